@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# packages.mk - the Debian packages the project needs, and the goal that installs them
+#
+# Output: goal `depend`. Only what is missing is installed, with sudo when not root.
+
+# To build.
+PACKAGES_BUILD := gcc make pkg-config libc6-dev linux-libc-dev libarchive-dev libcurl4-openssl-dev \
+    libssl-dev libjson-c-dev libext2fs-dev libzstd-dev zlib1g-dev libisal-dev libfuse3-dev
+
+# To make images, blueprints and machines.
+PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2fsprogs jq cpio
+
+# To test.
+PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
+    docker-registry util-linux
+
+# To lint (`make lint` installs them on its own).
+PACKAGES_LINT := clang-tidy clang-format cppcheck mandoc
+
+#: depend - install the Debian packages the project needs (only what is missing; sudo when not root)
+.PHONY: depend
+depend:
+	@tools/install-packages.sh $(sort $(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST))

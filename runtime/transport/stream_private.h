@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stream_private.h - what the parts of runtime/transport share */
+#ifndef RUNTIME_TRANSPORT_STREAM_PRIVATE_H
+#define RUNTIME_TRANSPORT_STREAM_PRIVATE_H
+
+#ifndef RUNTIME_TRANSPORT_INTERNAL
+#error "private to runtime/transport"
+#endif
+
+#include <poll.h>
+#include <stdatomic.h>
+
+#include "runtime/transport/transport.h"
+
+#define CONNECT_TIMEOUT_DEFAULT_NS UINT64_C(10000000000)
+#define LISTEN_BACKLOG 16
+#define HOST_MAX 255
+
+enum address_kind {
+    ADDRESS_TCP,
+    ADDRESS_TLS,
+    ADDRESS_UNIX,
+    ADDRESS_FD,
+    ADDRESS_STDIO,
+};
+
+struct address {
+    enum address_kind kind;
+    char host[HOST_MAX + 1]; /* TCP, TLS; "" = all addresses */
+    char port[8];
+    const char *path;  /* UNIX; points into the text */
+    int fd_in, fd_out; /* FD */
+};
+
+int address_parse(const char *text, bool listening, struct address *ret, struct error *err);
+
+struct tls;
+
+/* How a carrier moves bytes. Both return the count, 0 at the end (read only), or -1 with errno;
+ * with EAGAIN *want gets the poll events to wait for. */
+struct stream_ops {
+    ssize_t (*read)(struct stream *s, void *buf, size_t len, short *want);
+    ssize_t (*write)(struct stream *s, const struct iovec *iov, int n, short *want);
+    void (*bye)(struct stream *s);     /* before the descriptors are shut down; NULL = nothing */
+    void (*destroy)(struct stream *s); /* NULL = nothing */
+};
+
+struct stream {
+    const struct stream_ops *ops;
+    int rfd, wfd; /* equal for sockets */
+    bool is_socket;
+    int rflags, wflags; /* file status flags to put back at the end, -1 = none */
+    int wake;           /* eventfd: readable once the stream was shut down */
+    atomic_bool down;
+    atomic_uint_fast64_t n_read, n_written;
+    struct tls *tls;
+    char peer[HOST_MAX + 64];
+};
+
+/* Takes the descriptors in every case. rfd == wfd for a socket. Returns NULL on failure. */
+struct stream *stream_new(int rfd, int wfd, const char *peer, struct error *err);
+
+uint64_t transport_now_ns(void);
+
+/* Waits for events on fd, cancellation, or (wake >= 0) a shutdown, until deadline_ns (0 = for
+ * ever). what names the wait in an error. Returns 0 when fd is ready. */
+int transport_wait(int fd, short events, int wake, uint64_t deadline_ns, const struct context *ctx,
+                   const char *what, struct error *err);
+
+/* TLS settings of one side, made from files once. */
+struct tls_config;
+struct tls_config *tls_config_new(const struct transport_options *opt, bool server,
+                                  struct error *err);
+void tls_config_free(struct tls_config *config);
+
+/* Puts TLS on a fresh TCP stream and shakes hands. host: the name to check (client), NULL for a
+ * server. Returns 0; on failure the stream is of no further use. */
+int tls_start(struct stream *s, struct tls_config *config, const char *host, uint64_t deadline_ns,
+              const struct context *ctx, struct error *err);
+
+#endif

@@ -15,6 +15,7 @@ pkgs-runtime/base := json-c libcrypto
 # runtime: the bottom of the machine's parts
 MODULES += runtime/wire runtime/transport runtime/block runtime/net
 deps-runtime/wire := runtime/base
+pkgs-runtime/wire := libisal
 deps-runtime/transport := runtime/base
 pkgs-runtime/transport := libssl libcrypto
 deps-runtime/block := runtime/base

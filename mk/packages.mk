@@ -12,7 +12,7 @@ PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2
 
 # To test.
 PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
-    docker-registry util-linux
+    docker-registry util-linux spin
 
 # To lint (`make lint` installs them on its own).
 PACKAGES_LINT := clang-tidy clang-format cppcheck mandoc

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mount.h - a folder of files that this process serves, through FUSE
+ *
+ *     VMM:  open("VM/memory"), mmap(MAP_SHARED), ioctl(vhost), fsync, ...
+ *      |
+ *     kernel: page cache of the mount (writeback cache: a mapped file is as fast as tmpfs)
+ *      |  /dev/fuse
+ *     worker threads of the mount  ->  struct mount_file_ops of the file  ->  a block stack, ...
+ *
+ * Theory of operation: one mount per VM, flat, on a folder of its own. Files have a fixed size,
+ * like block devices: truncation is accepted and does nothing, a write past the end fails. Page
+ * cache and writeback are the kernel's; what the VMM wrote reaches the file's `write` when the
+ * kernel pleases and at the latest before an fsync(2) of the file returns, which ends in the file's
+ * `flush`.
+ *
+ * As root the mount allows other users (a jailed VMM runs with a uid of its own), file modes
+ * decide, and the kernel's limits on dirty pages of FUSE mounts are lifted (/sys/class/bdi). As an
+ * ordinary user fusermount3(1) mounts, and only that user sees the files.
+ *
+ * The end: mount_stop() flushes what the page cache still holds, detaches the mount, and breaks the
+ * connection, so that a user who still has a file open gets ENOTCONN and never hangs. When the
+ * process dies without that, the kernel breaks the connection at once (a mapped page that is not
+ * cached gives SIGBUS), and a fusermount3 process that waits for our end (auto_unmount) detaches
+ * the mount. A mount that an earlier process left dead on the folder is detached by mount_start().
+ *
+ * A worker must never wait for something that needs another worker of the same mount for ever: up
+ * to MOUNT_WORKERS_MAX requests are served at once.
+ */
+#ifndef RUNTIME_BLOCK_EXPOSE_MOUNT_H
+#define RUNTIME_BLOCK_EXPOSE_MOUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "runtime/base/cleanup.h"
+#include "runtime/base/context.h"
+#include "runtime/base/error.h"
+
+#define MOUNT_WORKERS_MAX 64
+#define MOUNT_FILES_MAX 256
+#define MOUNT_IO_MAX (1u << 20) /* bytes of one read or write request, at most */
+#define MOUNT_IOCTL_MAX 16384   /* bytes of an ioctl's argument: what 14 bits of _IOC_SIZE can say \
+                                 */
+
+struct block;
+struct mount;
+
+/* One ioctl(2) of a user. Argument bytes are copied by the kernel as the command's own _IOC bits
+ * say (direction and size); what lies behind pointers in it is the file's business (pid, arg). */
+struct mount_ioctl {
+    unsigned cmd;
+    uint64_t arg;   /* the argument as the caller gave it: an address in its process, or a number */
+    pid_t pid;      /* thread id of the caller, in our pid namespace; 0 = outside of it */
+    const void *in; /* _IOC_WRITE: in_len bytes */
+    size_t in_len;
+    void *
+        out; /* _IOC_READ: out_len bytes, zeroed; filled in by the file, all of it is copied back */
+    size_t out_len;
+    int result; /* what ioctl(2) returns; 0 before */
+};
+
+/* What a file does. All optional: a file without read gives EOF, without write EACCES,
+ * without ioctl ENOTTY. All return 0 or -1 with *err set; err->code is the errno the user gets.
+ * Called from many threads at once. `handle` is what open left, one per open(2). */
+struct mount_file_ops {
+    int (*open)(void *self, void **ret_handle, struct error *err);
+    void (*release)(void *self, void *handle); /* the last close of that open */
+    /* len > 0, offset + len <= size of the file: the mount cuts requests to size. */
+    int (*read)(void *self, void *buf, size_t len, uint64_t offset, struct error *err);
+    int (*write)(void *self, const void *data, size_t len, uint64_t offset, struct error *err);
+    int (*zero)(void *self, uint64_t len, uint64_t offset, struct error *err); /* fallocate(2) */
+    int (*flush)(void *self, struct error *err);                               /* fsync(2) */
+    /* lseek(2) with SEEK_DATA (data true) or SEEK_HOLE: first offset >= from that is so; size of
+     * the file when there is none. */
+    int (*seek)(void *self, uint64_t from, bool data, uint64_t *ret, struct error *err);
+    int (*ioctl)(void *self, void *handle, struct mount_ioctl *io, struct error *err);
+};
+
+/* A mount on folder `path`, which must exist when mount_start() comes. ctx (may be NULL): kept, for
+ * warnings. The caller owns the result: mount_free(). NULL on failure. */
+struct mount *mount_new(const char *path, const struct context *ctx, struct error *err);
+
+/* Adds a file, before mount_start() or while the mount serves. name: no '/', not "." or "..", up to
+ * 255 bytes; unique. mode: permission bits. size: bytes, fixed. ops and self outlive the mount. */
+int mount_add(struct mount *m, const char *name, unsigned mode, uid_t uid, gid_t gid, uint64_t size,
+              const struct mount_file_ops *ops, void *self, struct error *err);
+
+/* Adds a file whose content is the stack, which stays the caller's and is closed after
+ * mount_stop(). fsync flushes the stack. */
+int mount_add_block(struct mount *m, const char *name, unsigned mode, uid_t uid, gid_t gid,
+                    struct block *top, struct error *err);
+
+/* Mounts and serves, in threads of its own. Returns when the files are there. */
+int mount_start(struct mount *m, struct error *err);
+
+/* fsync(2) of one file, or of all when name is NULL: what users wrote, mapped pages included, has
+ * reached the file's write, and its flush has returned. Not from within a file's operation. */
+int mount_flush(struct mount *m, const char *name, struct error *err);
+
+/* Flushes all files, detaches the mount, breaks the connection, ends the threads. A request that
+ * waits inside a file's operation is waited for (block_cancel() such a stack first). The mount is
+ * gone even when an error (a flush that failed) is reported. A second call does nothing. */
+int mount_stop(struct mount *m, struct error *err);
+
+/* mount_stop() without flushing, then frees everything. NULL is fine. */
+void mount_free(struct mount *m);
+
+/* The folder, as given. */
+const char *mount_path(const struct mount *m);
+
+DEFINE_CLEANUP(cleanup_mount_p, struct mount *, mount_free)
+#define cleanup_mount CLEANUP(cleanup_mount_p)
+
+#endif

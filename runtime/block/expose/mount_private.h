@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mount_private.h - what mount.c and mount_ops.c share; not for other files */
+#ifndef RUNTIME_BLOCK_EXPOSE_MOUNT_PRIVATE_H
+#define RUNTIME_BLOCK_EXPOSE_MOUNT_PRIVATE_H
+
+#define FUSE_USE_VERSION 35
+
+#include <fuse_lowlevel.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "runtime/block/expose/mount.h"
+
+struct mount_file {
+    char name[NAME_MAX + 1];
+    const struct mount_file_ops *ops;
+    void *self;
+    uint64_t size;
+    atomic_uint mode, uid, gid; /* as chmod(2) and chown(2) left them */
+    struct timespec mtime;
+};
+
+struct mount {
+    char *path;
+    const struct context *ctx;
+    struct fuse_session *session;
+    bool mounted;
+    dev_t dev; /* of the mount; 0 = not known yet */
+    int stop_fd;
+    atomic_bool stopping;
+    atomic_uint idle; /* workers without a request */
+
+    pthread_mutex_t lock; /* guards workers and additions to files */
+    unsigned n_workers;
+    pthread_t workers[MOUNT_WORKERS_MAX];
+    atomic_size_t n_files;
+    struct mount_file files[MOUNT_FILES_MAX]; /* those below n_files never change place */
+};
+
+extern const struct fuse_lowlevel_ops mount_fuse_ops;
+
+/* Detaches and ends without flushing. */
+int mount_end(struct mount *m, struct error *err);
+
+#endif

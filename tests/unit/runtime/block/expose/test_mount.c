@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_mount.c - files served through FUSE: data, mmap, ioctl, the end */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runtime/block/block.h"
+#include "runtime/block/expose/mount.h"
+#include "tests/lib/unit.h"
+
+#define SIZE (8u << 20)
+
+/* As an ordinary user the test runs too, where fusermount3 may mount. */
+static void need_fuse(void)
+{
+    if (access("/dev/fuse", F_OK) != 0)
+        unit_skip("no /dev/fuse");
+    if (geteuid() != 0 && access("/usr/bin/fusermount3", X_OK) != 0)
+        unit_skip("no fusermount3");
+}
+
+static struct error err;
+#define OK(expr)                                                                                   \
+    do {                                                                                           \
+        if ((expr) < 0)                                                                            \
+            ck_abort_msg("%s: %s", #expr, err.text);                                               \
+    } while (0)
+
+static struct block *open_stack(const char *text)
+{
+    struct block *b = block_open(text, strlen(text), "test", NULL, &err);
+    if (!b)
+        ck_abort_msg("%s", err.text);
+    return b;
+}
+
+static struct mount *start(struct block *b)
+{
+    need_fuse();
+    ck_assert(mkdir("m", 0700) == 0 || errno == EEXIST);
+    struct mount *m = mount_new("m", NULL, &err);
+    ck_assert_ptr_nonnull(m);
+    OK(mount_add_block(m, "disk", 0600, geteuid(), getegid(), b, &err));
+    OK(mount_start(m, &err));
+    return m;
+}
+
+UNIT_TEST(writes_arrive_by_fsync)
+{
+    char buf[10000], got[10000];
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+    struct mount *m = start(b);
+    int fd = open("m/disk", O_RDWR);
+    struct stat st;
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    ck_assert_uint_eq((uint64_t)st.st_size, SIZE);
+    memset(buf, 'x', sizeof(buf));
+    ck_assert_int_eq(pwrite(fd, buf, sizeof(buf), 5000), sizeof(buf));
+    ck_assert_int_eq(fsync(fd), 0);
+    OK(block_read(b, got, sizeof(got), 5000, &err));
+    ck_assert_int_eq(memcmp(buf, got, sizeof(got)), 0);
+    ck_assert_int_eq(pread(fd, got, sizeof(got), SIZE - 100), 100);
+    ck_assert_int_eq(got[0], 0);
+    /* A device does not shrink; what was written is still there. */
+    ck_assert_int_eq(ftruncate(fd, 0), 0);
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    ck_assert_uint_eq((uint64_t)st.st_size, SIZE);
+    ck_assert_int_eq(pread(fd, got, sizeof(got), 5000), sizeof(got));
+    ck_assert_int_eq(memcmp(buf, got, sizeof(got)), 0);
+    ck_assert_int_eq(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 8192), 0);
+    ck_assert_int_eq(pread(fd, got, 1, 5000), 1);
+    ck_assert_int_eq(got[0], 0);
+    ck_assert_int_eq(pread(fd, got, 1, 12288), 1);
+    ck_assert_int_eq(got[0], 'x');
+    close(fd);
+    OK(mount_stop(m, &err));
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
+UNIT_TEST(mapped_pages_arrive_by_flush_and_by_stop)
+{
+    char got[4];
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+    struct mount *m = start(b);
+    int fd = open("m/disk", O_RDWR);
+    char *map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    ck_assert(map != MAP_FAILED);
+    memcpy(map + 12345, "abcd", 4);
+    OK(mount_flush(m, "disk", &err));
+    OK(block_read(b, got, 4, 12345, &err));
+    ck_assert_int_eq(memcmp(got, "abcd", 4), 0);
+    memcpy(map + 70000, "efgh", 4);
+    OK(mount_stop(m, &err));
+    OK(block_read(b, got, 4, 70000, &err));
+    ck_assert_int_eq(memcmp(got, "efgh", 4), 0);
+    /* Who still has it open gets an error, not a hang. */
+    ck_assert_int_eq(pread(fd, got, 4, 1 << 20), -1);
+    ck_assert(errno == ENOTCONN || errno == ECONNABORTED || errno == EIO);
+    ck_assert_int_eq(access("m/disk", F_OK), -1);
+    ck_assert_int_eq(errno, ENOENT);
+    ck_assert_int_eq(mount_flush(m, "disk", &err), -1);
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
+UNIT_TEST(readonly_stack_is_a_readonly_file)
+{
+    int fd = open("base", O_CREAT | O_RDWR, 0600);
+    ck_assert_int_eq(ftruncate(fd, 65536), 0);
+    close(fd);
+    struct block *b = open_stack("[{\"type\":\"file\",\"path\":\"base\",\"readonly\":true}]");
+    struct mount *m = start(b);
+    struct stat st;
+
+    ck_assert_int_eq(stat("m/disk", &st), 0);
+    ck_assert_uint_eq(st.st_mode & 0777, 0400);
+    fd = open("m/disk", O_RDONLY);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    OK(mount_stop(m, &err));
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
+/* An ioctl file: _IOWR doubles a number, _IO gives back its argument, others are not there. */
+#define DOUBLE _IOWR('t', 1, uint64_t)
+#define NUMBER _IO('t', 2)
+
+static int demo_open(void *self, void **ret_handle, struct error *e)
+{
+    (void)e;
+    *ret_handle = self;
+    __atomic_fetch_add((int *)self, 1, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+static void demo_release(void *self, void *handle)
+{
+    ck_assert_ptr_eq(self, handle);
+    __atomic_fetch_sub((int *)self, 1, __ATOMIC_SEQ_CST);
+}
+
+static int demo_ioctl(void *self, void *handle, struct mount_ioctl *io, struct error *e)
+{
+    ck_assert_ptr_eq(self, handle);
+    if (io->cmd == DOUBLE && io->in_len == 8 && io->out_len == 8) {
+        uint64_t v;
+        memcpy(&v, io->in, 8);
+        v *= 2;
+        memcpy(io->out, &v, 8);
+        io->result = 7;
+        return 0;
+    }
+    if (io->cmd == NUMBER) {
+        io->result = (int)io->arg + (io->pid == getpid());
+        return 0;
+    }
+    return error_set(e, ENOTTY, "no such ioctl");
+}
+
+UNIT_TEST(ioctls_reach_the_file)
+{
+    static const struct mount_file_ops ops = {
+        .open = demo_open, .release = demo_release, .ioctl = demo_ioctl};
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+    struct mount *m = start(b);
+    int opened = 0;
+    uint64_t v = 21;
+
+    /* A file may come while the mount serves. */
+    ck_assert_int_eq(access("m/vhost", F_OK), -1);
+    OK(mount_add(m, "vhost", 0600, geteuid(), getegid(), 0, &ops, &opened, &err));
+    ck_assert_int_eq(mount_add(m, "vhost", 0600, 0, 0, 0, &ops, &opened, &err), -1);
+    ck_assert_int_eq(mount_add(m, "a/b", 0600, 0, 0, 0, &ops, &opened, &err), -1);
+    int fd = open("m/vhost", O_RDWR);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(__atomic_load_n(&opened, __ATOMIC_SEQ_CST), 1);
+    ck_assert_int_eq(ioctl(fd, DOUBLE, &v), 7);
+    ck_assert_uint_eq(v, 42);
+    ck_assert_int_eq(ioctl(fd, NUMBER, 30), 31);
+    ck_assert_int_eq(ioctl(fd, _IO('t', 9)), -1);
+    ck_assert_int_eq(errno, ENOTTY);
+    close(fd);
+    OK(mount_stop(m, &err));
+    ck_assert_int_eq(opened, 0);
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
+static bool is_mounted(void)
+{
+    struct stat a, b;
+    return stat("m", &a) != 0 || stat(".", &b) != 0 || a.st_dev != b.st_dev;
+}
+
+UNIT_TEST(a_killed_process_leaves_nothing)
+{
+    int ready[2];
+
+    need_fuse();
+    ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+        (void)start(b);
+        ck_assert_int_eq(write(ready[1], "r", 1), 1);
+        for (;;)
+            pause();
+    }
+    char c;
+    close(ready[1]);
+    ck_assert_int_eq(read(ready[0], &c, 1), 1);
+    int fd = open("m/disk", O_RDWR);
+    ck_assert_int_ge(fd, 0);
+    ck_assert(is_mounted());
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+    ck_assert_int_eq(pread(fd, &c, 1, 0), -1);
+    close(fd);
+    /* fusermount3 detaches when it sees our end: soon, but not in our order. */
+    for (int i = 0; i < 5000 && is_mounted(); i++)
+        usleep(2000);
+    ck_assert(!is_mounted());
+}
+END_TEST
+
+UNIT_TEST(a_dead_mount_is_taken_over)
+{
+    need_fuse();
+    if (geteuid() != 0)
+        unit_skip("needs root");
+    /* A connection without a process: what auto_unmount's own death leaves behind. */
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    char options[64];
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(mkdir("m", 0700), 0);
+    snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+    if (mount("dead", "m", "fuse.dead", 0, options) != 0)
+        unit_skip("mount(2) of FUSE is not allowed here");
+    close(fd);
+    ck_assert_int_eq(access("m", F_OK), -1);
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+    struct mount *m = start(b);
+    ck_assert_int_eq(access("m/disk", F_OK), 0);
+    OK(mount_stop(m, &err));
+    ck_assert(!is_mounted());
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST

@@ -27,6 +27,10 @@ struct json_object *json_parse(const char *text, size_t len, const char *what, s
                   len > INT_MAX - 1 ? "too long" : "it contains a NUL byte");
         return NULL;
     }
+    if (len == 0) { /* json-c takes a length of 0 for "up to the NUL" */
+        error_set(err, EBADMSG, "%s: the JSON text ends early", what);
+        return NULL;
+    }
     json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
     cleanup_json struct json_object *doc = json_tokener_parse_ex(tok, text, (int)len);
     enum json_tokener_error code = json_tokener_get_error(tok);
@@ -35,7 +39,7 @@ struct json_object *json_parse(const char *text, size_t len, const char *what, s
         cleanup_json_p(&doc);
         doc = json_tokener_parse_ex(tok, "", 1);
         code = json_tokener_get_error(tok);
-        if (code == json_tokener_continue) {
+        if (code == json_tokener_continue || code == json_tokener_error_parse_eof) {
             error_set(err, EBADMSG, "%s: the JSON text ends early", what);
             return NULL;
         }

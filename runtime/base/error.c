@@ -57,12 +57,25 @@ int error_set(struct error *err, int code, const char *fmt, ...)
     return -1;
 }
 
+/* The text of an error number. musl, which the guest's programs are linked with, has only the POSIX
+ * strerror_r(), but its strerror() returns constants and is thread safe. */
+static const char *describe(int errnum, char *buf, size_t size)
+{
+#ifdef __GLIBC__
+    return strerror_r(errnum, buf, size);
+#else
+    (void)buf;
+    (void)size;
+    return strerror(errnum);
+#endif
+}
+
 int error_num(struct error *err, int errnum, const char *fmt, ...)
 {
     char name[128];
     va_list ap;
     va_start(ap, fmt);
-    set_va(err, errnum, strerror_r(errnum, name, sizeof(name)), fmt, ap);
+    set_va(err, errnum, describe(errnum, name, sizeof(name)), fmt, ap);
     va_end(ap);
     return -1;
 }
@@ -73,7 +86,7 @@ int error_sys(struct error *err, const char *fmt, ...)
     int errnum = errno;
     va_list ap;
     va_start(ap, fmt);
-    set_va(err, errnum, strerror_r(errnum, name, sizeof(name)), fmt, ap);
+    set_va(err, errnum, describe(errnum, name, sizeof(name)), fmt, ap);
     va_end(ap);
     return -1;
 }

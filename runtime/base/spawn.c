@@ -9,10 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <linux/close_range.h>
 
 #include "runtime/base/cleanup.h"
 #include "runtime/base/io.h"
@@ -64,6 +67,22 @@ static _Noreturn void child_fail(int report, int step, int errnum)
     _exit(127);
 }
 
+/* Marks all descriptors but 0..2 close-on-exec. Guests with kernels before 5.11 run this too: there
+ * the limit of descriptors says how far to go. Called directly because musl has no close_range().
+ */
+static int mark_cloexec(void)
+{
+    struct rlimit rl;
+
+    if (syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) == 0)
+        return 0;
+    if ((errno != ENOSYS && errno != EINVAL) || getrlimit(RLIMIT_NOFILE, &rl) < 0)
+        return -1;
+    for (int fd = 3; (rlim_t)fd < rl.rlim_cur; fd++)
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC); /* EBADF where there is none */
+    return 0;
+}
+
 /* Runs in the child: descriptors, signals, exec. Async-signal-safe calls only. */
 static _Noreturn void child_main(const struct spawn_options *opt, char **env, int report,
                                  pid_t parent)
@@ -92,7 +111,7 @@ static _Noreturn void child_main(const struct spawn_options *opt, char **env, in
     for (int i = 0; i < 3; i++)
         if (dup2(moved[i], i) < 0)
             child_fail(report, 2, errno);
-    if (close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+    if (mark_cloexec() < 0)
         child_fail(report, 2, errno);
     for (size_t i = 0; i < opt->n_keep_fds; i++)
         if (fcntl(opt->keep_fds[i], F_SETFD, 0) < 0)

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+/* resume.c - what a machine that comes back from a snapshot must mend: its clock and its randomness
+ */
+#include "blueprint/guest/resume.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/random.h>
+#include <linux/rtc.h>
+
+#include "runtime/base/cleanup.h"
+
+#define SECOND INT64_C(1000000000)
+
+/* A told or PTP time is as exact as the way of the message, the RTC's only to the second; a clock
+ * that is nearer than this is left alone, so that a time daemon keeps its work. */
+#define NEAR_EXACT (5 * SECOND / 1000)
+#define NEAR_RTC (2 * SECOND)
+
+/* Where a time came from. */
+struct true_time {
+    const char *source;
+    int64_t ns; /* since 1970 */
+    int64_t near_ns;
+};
+
+static int64_t to_ns(const struct timespec *ts)
+{
+    return (int64_t)ts->tv_sec * SECOND + ts->tv_nsec;
+}
+
+/* The hypervisor's clock: a PTP device is a POSIX clock, its id made from the descriptor
+ * (clock_getres(2), "Dynamic clocks"). Only the KVM one shows the host's real time. */
+static bool time_from_ptp(struct true_time *t)
+{
+    char name[32] = "";
+    struct timespec ts;
+
+    cleanup_close int sys = open("/sys/class/ptp/ptp0/clock_name", O_RDONLY | O_CLOEXEC);
+    if (sys < 0 || read(sys, name, sizeof(name) - 1) <= 0 || strncmp(name, "KVM", 3) != 0)
+        return false;
+    cleanup_close int fd = open("/dev/ptp0", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || clock_gettime((clockid_t)(~(unsigned)fd << 3 | 3), &ts) < 0)
+        return false;
+    *t = (struct true_time){"ptp", to_ns(&ts), NEAR_EXACT};
+    return true;
+}
+
+static bool time_from_rtc(struct true_time *t)
+{
+    struct rtc_time rt;
+
+    cleanup_close int fd = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, RTC_RD_TIME, &rt) < 0)
+        return false;
+    struct tm tm = {.tm_sec = rt.tm_sec,
+                    .tm_min = rt.tm_min,
+                    .tm_hour = rt.tm_hour,
+                    .tm_mday = rt.tm_mday,
+                    .tm_mon = rt.tm_mon,
+                    .tm_year = rt.tm_year};
+    *t = (struct true_time){"rtc", (int64_t)timegm(&tm) * SECOND, NEAR_RTC};
+    return t->ns > 0;
+}
+
+static void set_clock(const struct rpc_resume *told, bool dry, const struct log *log)
+{
+    struct true_time t;
+    struct timespec now;
+
+    if (told && told->time_ns)
+        t = (struct true_time){"host", (int64_t)told->time_ns, NEAR_EXACT};
+    else if (!time_from_ptp(&t) && !time_from_rtc(&t)) {
+        log_warn(log, "No source of the true time, the clock may be behind, ignoring");
+        return;
+    }
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    const int64_t off = t.ns - to_ns(&now);
+    if (off < t.near_ns && off > -t.near_ns)
+        return;
+    struct timespec ts = {.tv_sec = (time_t)(t.ns / SECOND), .tv_nsec = (long)(t.ns % SECOND)};
+    if (!dry && clock_settime(CLOCK_REALTIME, &ts) < 0) {
+        log_warn(log, "Cannot set the clock, ignoring", log_str("error", strerror(errno)));
+        return;
+    }
+    log_info(log, dry ? "Would set the clock" : "Set the clock", log_str("from", t.source),
+             log_int("ms", off / (SECOND / 1000)));
+}
+
+/* Bytes of the machine's own generator. It may not be there, and must not hold us up. */
+static size_t read_hwrng(uint8_t *buf, size_t size)
+{
+    cleanup_close int fd = open("/dev/hwrng", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, size);
+
+    return n < 0 ? 0 : (size_t)n;
+}
+
+/* RNDADDENTROPY mixes bytes in and counts them as unknown to others, RNDRESEEDCRNG makes the next
+ * output depend on them at once (random(4)). */
+static void reseed(const struct rpc_resume *told, bool dry, const struct log *log)
+{
+    struct {
+        struct rand_pool_info info;
+        union {
+            uint8_t bytes[3 * RPC_ENTROPY_SIZE];
+            struct timespec clocks[2]; /* no entropy, but other than in the other copies */
+        };
+    } pool;
+    size_t n = sizeof(pool.clocks), counted = 0;
+
+    if (dry) {
+        log_info(log, "Would reseed the random pool",
+                 log_uint("bytes", told && told->has_entropy ? RPC_ENTROPY_SIZE : 0));
+        return;
+    }
+    memset(&pool, 0, sizeof(pool));
+    (void)clock_gettime(CLOCK_REALTIME, &pool.clocks[0]);
+    (void)clock_gettime(CLOCK_MONOTONIC_RAW, &pool.clocks[1]);
+    if (told && told->has_entropy) {
+        memcpy(pool.bytes + n, told->entropy, RPC_ENTROPY_SIZE);
+        n += RPC_ENTROPY_SIZE;
+        counted += RPC_ENTROPY_SIZE;
+    }
+    size_t hw = read_hwrng(pool.bytes + n, sizeof(pool.bytes) - n < RPC_ENTROPY_SIZE
+                                               ? sizeof(pool.bytes) - n
+                                               : RPC_ENTROPY_SIZE);
+    n += hw;
+    counted += hw;
+    pool.info.entropy_count = (int)(8 * counted);
+    pool.info.buf_size = (int)((n + 3) & ~(size_t)3);
+    cleanup_close int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+        log_warn(log, "Cannot reseed the random pool, ignoring", log_str("error", strerror(errno)));
+    else if (!counted)
+        log_warn(log, "No source of entropy, copies of this machine may draw the same random "
+                      "numbers, ignoring");
+    explicit_bzero(&pool, sizeof(pool));
+}
+
+void resume_apply(const struct rpc_resume *told, bool dry, const struct log *log)
+{
+    set_clock(told, dry, log);
+    reseed(told, dry, log);
+}

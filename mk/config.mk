@@ -27,4 +27,23 @@ FIRECRACKER_BIN ?=
 JAILER_BIN ?=
 export FIRECRACKER_BIN JAILER_BIN
 
+#? OS_KERNEL: kernel of a blueprint: a vmlinux, a vmlinuz, or the name of a Debian kernel package
+OS_KERNEL ?= linux-image-cloud-amd64
+#? KERNEL_ARGS: added to the boot arguments of a blueprint
+KERNEL_ARGS ?= quiet
+#? KERNEL_MODULES: drivers the initrd loads, with what they depend on; NAME? = where the kernel has it
+KERNEL_MODULES ?= virtio_pci virtio_mmio virtio_blk virtio_net vmw_vsock_virtio_transport virtio_rng?
+#? OS_ROOTFS: root file system of a blueprint: a tar, a folder, an ext4 image (.ext4, .img); empty = our own system
+OS_ROOTFS ?=
+#? OS_PACKAGES: Debian packages unpacked into our own system
+OS_PACKAGES ?=
+#? OS_OVERLAY: folder whose files are laid over the root file system, as root's
+OS_OVERLAY ?=
+#? OS_SIZE, OS_FREE: size of the root file system ("1G"); auto = what it holds and OS_FREE
+OS_SIZE ?= auto
+OS_FREE ?= 16M
+#? OS_SUITE, OS_MIRROR: Debian release of our own system, and where apt gets it (default: as mmdebstrap does)
+OS_SUITE ?= bookworm
+OS_MIRROR ?=
+
 VERSION := 0.1.0

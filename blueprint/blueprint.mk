@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+# blueprint.mk - a kernel, a guest system and an image become out/blueprint
+#
+# Input: OS_*, KERNEL_ARGS, KERNEL_MODULES (config.mk), tools, guest programs (guest/guest.mk).
+# Output: goals build/kernel, build/os, blueprint, clean/kernel, clean/os, clean/blueprint.
+#
+#   OS_KERNEL -> out/kernel/{vmlinux,initrd.img,made.txt} --+
+#   OS_PACKAGES -> out/os/base.tar --+                       +-> out/blueprint/*, blueprint.json last
+#   overlays    -> out/os/*.tar -----+-> out/os/rootfs.ext4 -+
+#   image       -> out/blueprint/oci.ext4 -------------------+
+#
+# What a stage was made of, as far as it is no file, stands in its .inputs file, which changes only
+# when one of the variables did.
+
+kernel-out := $(OUTPUT_DIR)/kernel
+os-out := $(OUTPUT_DIR)/os
+blueprint-out := $(OUTPUT_DIR)/blueprint
+cache-out := $(OUTPUT_DIR)/cache
+own-guest := $(OUTPUT_DIR)/obj/guest
+
+# $(call inputs,FILE,WORDS): a rule for a file that holds the words.
+define inputs
+$1: FORCE
+	@mkdir -p $$(@D)
+	@printf '%s\n' $(call shell-quote-word,$2) >$$@.tmp; cmp -s $$@.tmp $$@ && rm $$@.tmp || mv $$@.tmp $$@
+endef
+shell-quote-word = '$(subst ','\'',$1)'
+
+# Guest programs of this folder, linked alone: the first program of a machine, and what starts the bundle.
+own-programs := $(own-guest)/init $(own-guest)/drafter-start
+$(own-guest)/init: $(own-guest)/blueprint/guest/initrd/init.o
+$(own-guest)/drafter-start: $(own-guest)/blueprint/guest/start/start.o
+$(own-programs):
+	$(call say,GUESTLD,$@)
+	$(Q)$(GUEST_CC) -static -s -Wl,--gc-sections -o $@ $^
+all: $(own-programs)
+
+#: build/kernel - vmlinux and initrd.img of OS_KERNEL, in out/kernel
+.PHONY: build/kernel build/os blueprint clean/kernel clean/os clean/blueprint
+build/kernel: $(kernel-out)/made.txt
+$(eval $(call inputs,$(kernel-out).inputs,$(OS_KERNEL) $(KERNEL_MODULES)))
+$(kernel-out)/made.txt: $(kernel-out).inputs $(own-guest)/init tools/kernel-extract tools/initrd-make \
+    $(wildcard blueprint/kernel/*.sh) $(if $(findstring /,$(OS_KERNEL)),$(OS_KERNEL))
+	$(call say,KERNEL,$(OS_KERNEL))
+	$(Q)blueprint/kernel/make-kernel.sh $(kernel-out) $(cache-out) '$(OS_KERNEL)' $(own-guest)/init $(KERNEL_MODULES)
+
+# The layers of the root, lowest first. Folders are packed anew each time and replace the old tar only
+# when something in them changed.
+os-kind := $(if $(OS_ROOTFS),GUEST,OWN)
+os-image := $(filter %.ext4 %.img,$(OS_ROOTFS))
+os-base := $(if $(OS_ROOTFS),$(if $(wildcard $(OS_ROOTFS)/.),$(os-out)/given.tar,$(OS_ROOTFS)),$(os-out)/base.tar)
+os-layers := $(os-base) $(os-out)/guest.tar $(if $(OS_OVERLAY),$(os-out)/overlay.tar)
+
+$(eval $(call inputs,$(os-out)/base.inputs,$(OS_PACKAGES) $(OS_SUITE) $(OS_MIRROR)))
+$(eval $(call inputs,$(os-out)/rootfs.inputs,$(OS_ROOTFS) $(OS_SIZE) $(OS_FREE) $(OS_OVERLAY)))
+$(os-out)/base.tar: $(os-out)/base.inputs blueprint/rootfs/make-tar.sh
+	$(call say,PACKAGES,crun busybox-static $(OS_PACKAGES))
+	$(Q)OS_SUITE='$(OS_SUITE)' OS_MIRROR='$(OS_MIRROR)' blueprint/rootfs/make-tar.sh $@ crun busybox-static $(OS_PACKAGES)
+$(os-out)/guest.tar: $(if $(OS_ROOTFS),,$(os-base)) $(os-out)/rootfs.inputs blueprint/rootfs/make-overlay.sh \
+    $(shell find blueprint/rootfs/overlay blueprint/guest/systemd ! -type d) \
+    blueprint/guest/drafter-agent blueprint/guest/drafter-liveness $(own-guest)/drafter-start
+	$(Q)blueprint/rootfs/make-overlay.sh $@ $(os-kind) '$(os-base)' $(filter blueprint/guest/drafter-%,$^) \
+	    $(if $(OS_ROOTFS),,$(own-guest)/drafter-start)
+pack-folder = mkdir -p $(@D) && tar -C '$1' --sort=name --numeric-owner --format=posix --xattrs \
+    --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime $2 -cf $@.tmp . && \
+    { cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@; }
+$(os-out)/given.tar: FORCE
+	$(Q)$(call pack-folder,$(OS_ROOTFS))
+$(os-out)/overlay.tar: FORCE
+	$(Q)$(call pack-folder,$(OS_OVERLAY),--owner=0 --group=0)
+
+#: build/os - the root file system of OS_ROOTFS or our own, in out/os
+build/os: $(os-out)/rootfs.ext4
+$(os-out)/rootfs.ext4: $(os-out)/rootfs.inputs $(if $(os-image),$(os-image),$(os-layers)) blueprint/rootfs/make-ext4.sh
+	$(call say,ROOTFS,$@)
+	$(Q)blueprint/rootfs/make-ext4.sh $@ '$(OS_SIZE)' '$(OS_FREE)' $(if $(os-image),$(os-image),$(os-layers))
+
+#: blueprint - everything a machine starts from, in out/blueprint
+blueprint: $(blueprint-out)/blueprint.json
+boot-args := console=ttyS0 panic=1 reboot=t root=/dev/vda rootfstype=ext4 rw net.ifnames=0 tsc=unstable \
+    lapic=notscdeadline i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd printk.devkmsg=on
+$(eval $(call inputs,$(blueprint-out).inputs,$(KERNEL_ARGS) $(boot-args)))
+$(blueprint-out)/blueprint.json: $(blueprint-out).inputs $(kernel-out)/made.txt $(os-out)/rootfs.ext4 \
+    $(wildcard $(blueprint-out)/oci.ext4) tools/blueprint-make
+	$(call say,BLUEPRINT,$(@D))
+	$(Q)tools/blueprint-make --output $(@D) --boot-args '$(strip $(boot-args) $(KERNEL_ARGS))' \
+	    --device kernel=$(kernel-out)/vmlinux \
+	    $$([ ! -e $(kernel-out)/initrd.img ] || echo --device initrd=$(kernel-out)/initrd.img) \
+	    --device disk=$(os-out)/rootfs.ext4 \
+	    $(addprefix --device oci=,$(filter %/oci.ext4,$^)) \
+	    --made-kernel "$$(cat $(kernel-out)/made.txt)" \
+	    --made-root '$(if $(OS_ROOTFS),$(notdir $(OS_ROOTFS)),Debian $(OS_SUITE): crun busybox-static $(OS_PACKAGES))'
+
+#: clean/kernel, clean/os, clean/blueprint - remove what the goal of that name made (packages stay in out/cache)
+clean/kernel:
+	rm -rf $(kernel-out) $(kernel-out).inputs
+clean/os:
+	rm -rf $(os-out)
+clean/blueprint:
+	rm -rf $(blueprint-out) $(blueprint-out).inputs

@@ -54,3 +54,4 @@ deps-runtime/peer := runtime/snapshot runtime/migrate
 deps-tools := oci/layer oci/bundle oci/ext4 blueprint
 deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
+deps-tools/vsockhost := runtime/vsock

@@ -18,6 +18,23 @@ DESTDIR ?=
 #? CFLAGS, LDFLAGS: added to the project's own flags
 CFLAGS ?= -O2 -g
 LDFLAGS ?=
+#? OCI_IMAGE_URI: the image, anything skopeo knows: docker://HOST/NAME:TAG, oci:FOLDER:TAG, docker-archive:FILE, ...
+OCI_IMAGE_URI ?= oci:$(OUTPUT_DIR)/images/redis:latest
+#? OCI_IMAGE_ARCHITECTURE: which of the image's platforms (Go's names: amd64, arm64/v8)
+OCI_IMAGE_ARCHITECTURE ?= amd64
+#? OCI_IMAGE_HOSTNAME: host name inside the container
+OCI_IMAGE_HOSTNAME ?= drafterguest
+#? OCI_UNPACKER: drafter or umoci: what `make unpack/oci` unpacks with
+OCI_UNPACKER ?= drafter
+#? OCI_FREE: room on oci.ext4 for what the container writes (sparse: costs nothing until used)
+OCI_FREE ?= 256M
+#? OCI_UNPACK_FLAGS, OCI_PACK_FLAGS: further options of oci-unpack and oci-pack (limits), both for oci-build
+OCI_UNPACK_FLAGS ?=
+OCI_PACK_FLAGS ?=
+#? SKOPEO_FLAGS: further options of `skopeo copy`, as in --src-creds=USER:PASSWORD or --src-tls-verify=false
+SKOPEO_FLAGS ?=
+#? SOURCE_DATE_EPOCH: seconds since 1970 for times that an image does not give (default: the image's own)
+$(if $(SOURCE_DATE_EPOCH),$(eval export SOURCE_DATE_EPOCH))
 #? TESTS: words that select tests by name for `make check` (default: all)
 TESTS ?=
 #? FUZZ_SECONDS: how long each fuzzer runs at most within `make fuzz` and `make check`

@@ -55,3 +55,4 @@ deps-tools := oci/layer oci/bundle oci/ext4 blueprint
 deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
+deps-tools/vmmctl := runtime/vmm

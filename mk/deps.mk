@@ -24,12 +24,13 @@ deps-runtime/net := runtime/base
 pkgs-runtime/net := libnftables libmnl
 
 # oci: from an image to a file system
-MODULES += oci/tree oci/image oci/layer oci/bundle oci/ext4
+MODULES += oci/tree oci/image oci/layer oci/bundle oci/assemble oci/ext4
 deps-oci/tree := runtime/base
 deps-oci/image := runtime/base
 deps-oci/layer := oci/image oci/tree
-pkgs-oci/layer := libarchive libisal libzstd zlib
+pkgs-oci/layer := libisal libzstd
 deps-oci/bundle := oci/image oci/tree
+deps-oci/assemble := oci/layer oci/bundle
 deps-oci/ext4 := oci/tree
 pkgs-oci/ext4 := ext2fs com_err
 
@@ -51,8 +52,7 @@ deps-runtime/migrate := runtime/vmm runtime/transport blueprint
 deps-runtime/peer := runtime/snapshot runtime/migrate
 
 # Programs: what a main may see. The first two lines are the defaults of their folders.
-deps-tools := oci/layer oci/bundle oci/ext4 blueprint
+deps-tools := oci/assemble oci/ext4 blueprint
 deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
-deps-tools/vmmctl := runtime/vmm

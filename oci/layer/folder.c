@@ -31,7 +31,7 @@
 #include "runtime/base/io.h"
 #include "runtime/base/workers.h"
 
-#define BATCH_FILES 64
+#define BATCH_FILES 4096
 #define QUEUE_DEPTH 32
 #define COPY_SIZE (64u << 10)
 #define HOLE 4096u /* see tree.h: aligned 4 KiB of zeros are a hole */
@@ -65,8 +65,8 @@ struct shared_fd {
 struct batch {
     struct folder_writer *w;
     struct shared_fd *dir;
-    size_t n;
-    struct tree_entry *entries[BATCH_FILES];
+    size_t n, room;
+    struct tree_entry **entries;
 };
 
 static void shared_put(struct shared_fd *s)
@@ -332,6 +332,7 @@ static void drop_batch(void *job)
     struct batch *b = job;
 
     shared_put(b->dir);
+    free(b->entries);
     free(b);
 }
 
@@ -362,8 +363,17 @@ static int add_to_batch(struct folder_writer *w, struct batch **batch, struct sh
         (*batch)->dir = dir;
         atomic_fetch_add(&dir->refs, 1);
     }
-    (*batch)->entries[(*batch)->n++] = e;
-    if ((*batch)->n < BATCH_FILES)
+    struct batch *b = *batch;
+    if (b->n == b->room) {
+        size_t room = b->room ? b->room * 2 : 32;
+        struct tree_entry **all = realloc(b->entries, room * sizeof(struct tree_entry *));
+        if (!all)
+            return error_oom(err);
+        b->entries = all;
+        b->room = room;
+    }
+    b->entries[b->n++] = e;
+    if (b->n < BATCH_FILES)
         return 0;
     return workers_submit(w->workers, make_batch, drop_batch, steal_ptr(batch), err);
 }
@@ -446,30 +456,29 @@ static int fill_folder(struct folder_writer *w, struct tree_inode *inode, struct
     struct tree_entry *const *entries = tree_sorted(inode, &n, err);
     int rc = entries ? context_check(w->ctx, err) : -1;
 
+    /* A folder takes one writer at a time in the kernel: first what this thread has to make in it,
+     * then all the rest in one batch, while this thread is in the folders below. */
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct tree_entry *e = entries[i];
-        if (e->inode->dir)
-            continue;
-        if (e->inode->names > 1)
+        if (e->inode->dir && mkdirat(dir->fd, e->name, 0700) < 0) {
+            (void)failed(err, e->name, "make the folder");
+            rc = wrap_path(w, inode, err);
+        } else if (!e->inode->dir && e->inode->names > 1) {
             rc = make_linked(w, e, dir, err);
-        else
-            rc = add_to_batch(w, &batch, dir, e, err);
+        }
     }
+    for (size_t i = 0; i < n && rc == 0; i++)
+        if (!entries[i]->inode->dir && entries[i]->inode->names == 1)
+            rc = add_to_batch(w, &batch, dir, entries[i], err);
     if (rc == 0 && batch)
         rc = workers_submit(w->workers, make_batch, drop_batch, steal_ptr(&batch), err);
     if (batch)
         drop_batch(batch);
     for (size_t i = 0; i < n && rc == 0; i++) {
-        struct tree_entry *e = entries[i];
-        if (!e->inode->dir)
+        if (!entries[i]->inode->dir)
             continue;
-        if (mkdirat(dir->fd, e->name, 0700) < 0) {
-            (void)failed(err, e->name, "make the folder");
-            rc = wrap_path(w, inode, err);
-            break;
-        }
-        struct shared_fd *below = open_folder(dir->fd, e->name, e->inode, err);
-        rc = below ? fill_folder(w, e->inode, below, err) : -1;
+        struct shared_fd *below = open_folder(dir->fd, entries[i]->name, entries[i]->inode, err);
+        rc = below ? fill_folder(w, entries[i]->inode, below, err) : -1;
         shared_put(below);
     }
     return rc;

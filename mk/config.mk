@@ -64,3 +64,4 @@ OS_SUITE ?= bookworm
 OS_MIRROR ?=
 
 VERSION := 0.1.0
+VERSION_DATE := 2026-11-23

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# install.mk - manual pages, completion, install, dist
+#
+# Input: programs (compile.mk), NAME.1.in beside each program's main.
+# Output: goals man, install, uninstall, dist; $(OUTPUT_DIR)/man.
+#
+# Pages and completion are made from the table of options that each program prints itself
+# (--dump-command), so they cannot tell another story than --help.
+
+man-sources := $(wildcard $(program-sources:.c=.1.in))
+man-dir := $(OUTPUT_DIR)/man
+man-pages := $(addprefix $(man-dir)/,$(notdir $(man-sources:.1.in=.1)))
+completion := $(man-dir)/drafter.bash
+
+#: man - manual pages and bash completion, in out/man
+.PHONY: man
+man: $(man-pages) $(completion)
+
+define man-rule
+$(man-dir)/$(notdir $1).1: $1.1.in $1 mk/man.awk mk/config.mk
+	$$(call say,MAN,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$1 --dump-command | awk -v page=$1.1.in -v version=$(VERSION) -v date=$(VERSION_DATE) \
+	    -f mk/man.awk >$$@
+endef
+$(foreach m,$(man-sources:.1.in=),$(eval $(call man-rule,$m)))
+
+$(completion): $(program-sources:.c=) mk/completion.awk
+	$(call say,COMPL,$@)
+	@mkdir -p $(@D)
+	$(Q)for p in $(program-sources:.c=); do $$p --dump-command; done | awk -f mk/completion.awk >$@
+
+bin-dir = $(DESTDIR)$(PREFIX)/bin
+man1-dir = $(DESTDIR)$(PREFIX)/share/man/man1
+completion-dir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+# bash-completion looks a command up by its name: one file, and a link to it for each.
+program-names = $(notdir $(program-sources:.c=))
+
+#: install - programs, manual pages and completion below DESTDIR and PREFIX
+#: uninstall - remove exactly those
+#: dist - a source archive of what is committed, in out/
+.PHONY: install uninstall dist
+install: all man
+	install -d '$(bin-dir)' '$(man1-dir)' '$(completion-dir)'
+	install -m 755 $(program-sources:.c=) '$(bin-dir)'
+	$(if $(man-pages),install -m 644 $(man-pages) '$(man1-dir)')
+	install -m 644 $(completion) '$(completion-dir)/drafter'
+	cd '$(completion-dir)' && for p in $(program-names); do ln -sf drafter $$p; done
+uninstall:
+	cd '$(bin-dir)' && rm -f $(program-names)
+	cd '$(man1-dir)' && rm -f $(notdir $(man-pages))
+	cd '$(completion-dir)' && rm -f drafter $(program-names)
+dist:
+	@mkdir -p '$(OUTPUT_DIR)'
+	git archive --format=tar --prefix=drafter-$(VERSION)/ HEAD | gzip -9n >'$(OUTPUT_DIR)/drafter-$(VERSION).tar.gz'

@@ -13,10 +13,10 @@ PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2
 
 # To test.
 PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
-    docker-registry util-linux spin
+    docker-registry util-linux mandoc spin
 
 # To lint (`make lint` installs them on its own).
-PACKAGES_LINT := clang-tidy clang-format cppcheck mandoc
+PACKAGES_LINT := clang-tidy clang-format cppcheck
 
 #: depend - install the Debian packages the project needs (only what is missing; sudo when not root)
 .PHONY: depend

@@ -38,6 +38,9 @@ ifeq ($(oci-local),)
 	$(call stage,FETCH,$(OUTPUT_DIR)/oci-image,OCI_IMAGE_URI is what to fetch; SKOPEO_FLAGS can carry --src-creds and the like,,\
 	    tools/oci-fetch.sh --architecture $(call sh-quote,$(OCI_IMAGE_ARCHITECTURE)) --output {} \
 	    --old $(call sh-quote,$(OUTPUT_DIR)/oci-image) $(SKOPEO_FLAGS) $(call sh-quote,$(OCI_IMAGE_URI)))
+else
+	@test -e $(call sh-quote,$(oci-layout)/index.json) || { \
+	    echo "make: OCI_IMAGE_URI=$(OCI_IMAGE_URI): $(oci-layout) is no OCI image layout" >&2; exit 1; }
 endif
 
 unpack/oci: oci-image tools/oci-config $(if $(filter drafter,$(OCI_UNPACKER)),tools/oci-unpack)

@@ -106,8 +106,9 @@ static void dump_options(const struct option *options, size_t n)
         const char *arg = argument_name(o);
         if (!*o->help)
             continue;
-        printf("option\t%s\t%c\t%s\t%s\t%s\t%s\n", o->name, o->letter ? o->letter : '-',
-               kinds[o->kind], arg ? arg : "-", o->def && *o->def ? o->def : "-", o->help);
+        printf("option\t%s\t%c\t%s\t%s\t%s\t%s\t%s\n", o->name, o->letter ? o->letter : '-',
+               kinds[o->kind], arg ? arg : "-", o->def && *o->def ? o->def : "-",
+               o->required ? "required" : "-", o->help);
     }
 }
 
@@ -210,6 +211,19 @@ static int run(const struct command *cmd, const void *opts, const struct frame *
     return rc;
 }
 
+/* Names from outside end up in error texts: their control bytes must not reach a terminal. */
+static void print_error(const char *name, const char *text)
+{
+    (void)fprintf(stderr, "%s: ", name);
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p < ' ' || *p == 0x7f)
+            (void)fprintf(stderr, "\\x%02x", *p);
+        else
+            (void)fputc(*p, stderr);
+    }
+    (void)fputc('\n', stderr);
+}
+
 static int fail(const struct command *cmd, const struct error *err, const char *log_format)
 {
     if (log_format && strcmp(log_format, "json") == 0) {
@@ -217,7 +231,7 @@ static int fail(const struct command *cmd, const struct error *err, const char *
         struct log log = {.sink = log_sink_json, .opaque = &fd};
         log_event(&log, LOG_LEVEL_ERROR, "failed", log_fields(log_str("error", err->text)));
     } else {
-        (void)fprintf(stderr, "%s: %s\n", cmd->name, err->text);
+        print_error(cmd->name, err->text);
         if (err->code == ERROR_USAGE)
             (void)fprintf(stderr, "%s: see %s --help\n", cmd->name, cmd->name);
     }

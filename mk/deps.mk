@@ -56,3 +56,4 @@ deps-tools := oci/assemble oci/ext4 blueprint
 deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
+deps-tools/vmmctl := runtime/vmm

@@ -57,17 +57,8 @@ int param_duration(struct json_object *obj, const char *key, const char *what, u
 /* Takes the layers above `below` off again, closing them. */
 static void unwind(struct block *top, struct block *below)
 {
-    while (top != below) {
-        struct block *next = top->next;
-        top->next = NULL;
-        if (top->ops->close)
-            (void)top->ops->close(next, top->self, NULL);
-        pthread_cond_destroy(&top->idle);
-        pthread_mutex_destroy(&top->drain_lock);
-        pthread_mutex_destroy(&top->serial);
-        free(top);
-        top = next;
-    }
+    while (top != below)
+        top = block_take_off(top);
 }
 
 struct block *block_stack(struct block *below, struct json_object *layers, const char *name,

@@ -28,7 +28,9 @@ static int open_folder(const char *path, struct error *err)
     if (!dir)
         return error_oom(err);
     int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? error_sys(err, "open folder %s", dir) : fd;
+    if (fd < 0)
+        return error_sys(err, "open folder %s", dir);
+    return fd;
 }
 
 /* The address is built on the folder's descriptor when the path itself is too long for it. */

@@ -203,6 +203,7 @@ static int serve(struct served *s)
     (void)mkdir("mnt", 0700);
     (void)pthread_mutex_init(&s->lock, NULL);
     s->session = fuse_session_new(&args, &ops, sizeof(ops), s);
+    fuse_opt_free_args(&args);
     ck_assert_ptr_nonnull(s->session);
     ck_assert_int_eq(fuse_session_mount(s->session, "mnt"), 0);
     ck_assert_int_eq(pthread_create(&s->thread, NULL, daemon_thread, s), 0);
@@ -304,6 +305,7 @@ UNIT_TEST(dirty_limits_of_a_mount)
         if (f < 0) {
             finish(&s, fd);
             unit_skip("the kernel has no strict_limit, or /sys cannot be written");
+            return;
         }
         ck_assert_int_gt(write(f, settings[i][1], strlen(settings[i][1])), 0);
         close(f);

@@ -395,6 +395,8 @@ UNIT_TEST(with_our_own_host)
     struct guestlink_address at = {
         .vsock_path = "vsock.sock", .port = 26, .uid = (uid_t)-1, .gid = (gid_t)-1};
     struct guestlink_agent *a;
+    static const char failed[] =
+        "the guest's agent: BeforeSuspend: before-suspend command: exit status 4";
     struct error err = ERROR_INIT;
     struct guest g;
 
@@ -402,8 +404,7 @@ UNIT_TEST(with_our_own_host)
     guest_start(&g, "exit 4", "true");
     for (int i = 0; i < 10; i++) {
         ck_assert_int_eq(guestlink_agent_before_suspend(a, 60 * SEC, NULL, &err), -1);
-        ck_assert_str_eq(err.text, "the guest's agent: BeforeSuspend: before-suspend command: exit "
-                                   "status 4");
+        ck_assert_str_eq(err.text, failed);
         if (guestlink_agent_after_resume(a, 60 * SEC, NULL, &err) < 0)
             ck_abort_msg("%s", err.text);
         /* Another host takes over, as after a move. */

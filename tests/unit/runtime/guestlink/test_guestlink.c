@@ -29,7 +29,7 @@ static int dial(const char *path)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     ck_assert_int_ge(fd, 0);
-    strcpy(sa.sun_path, path);
+    (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
     if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
         close(fd);
         return -1;
@@ -500,7 +500,8 @@ UNIT_TEST(hostile_giant_message)
     static char text[RPC_MESSAGE_MAX + 1000];
 
     memset(text, 'x', sizeof(text));
-    memcpy(text, "{\"response\":{\"err\":\"", 20);
+    static const char start[] = "{\"response\":{\"err\":\"";
+    memcpy(text, start, sizeof(start) - 1);
     hostile(text, sizeof(text), false);
 }
 END_TEST

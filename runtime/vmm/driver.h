@@ -95,8 +95,8 @@ struct vmm_machine *vmm_machine_copy(const struct vmm_machine *machine, struct e
 /* NULL when out of memory. The caller puts it. */
 struct json_object *vmm_machine_to_json(const struct vmm_machine *machine);
 
-/* Opens the memory file and makes it (mode 0600, owned by the process's user), or grows it, to the
- * machine's size. create: whether it may be made. Returns the fd (read-write) or -1. */
+/* Opens the memory file. create: it is made (mode 0600, owned by the process's user), or grown, to
+ * the machine's size; else one that is too short is refused. Returns the fd (read-write) or -1. */
 int vmm_open_memory(struct vmm *vmm, bool create, struct error *err);
 
 #endif

@@ -343,12 +343,10 @@ int vmm_open_memory(struct vmm *vmm, bool create, struct error *err)
         openat(vmm->dir_fd, name, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
     if (fd < 0)
         return error_sys(err, "memory file %s/%s", vmm->directory, name);
-    if (!create)
-        return steal_fd(&fd);
     if (fstat(fd, &st) < 0)
         return error_sys(err, "memory file %s/%s", vmm->directory, name);
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size < want) {
-        if (vmm->purpose == VMM_LOAD)
+        if (!create)
             return error_set(
                 err, EBADMSG,
                 "memory file %s/%s: %jd bytes, but the machine has %ju: it is cut short "
@@ -358,8 +356,8 @@ int vmm_open_memory(struct vmm *vmm, bool create, struct error *err)
             return error_sys(err, "memory file %s/%s: grow to %ju bytes", vmm->directory, name,
                              (uintmax_t)want);
     }
-    if (vmm->uid != geteuid() && st.st_uid != vmm->uid && fchown(fd, vmm->uid, vmm->gid) < 0 &&
-        errno != EPERM)
+    if (create && vmm->uid != geteuid() && st.st_uid != vmm->uid &&
+        fchown(fd, vmm->uid, vmm->gid) < 0 && errno != EPERM)
         return error_sys(err, "memory file %s/%s: chown", vmm->directory, name);
     return steal_fd(&fd);
 }

@@ -62,9 +62,10 @@ int firecracker_arguments(const struct vmm_options *o, const struct numa_node *n
         add(ret, o->choice->bin);
     add(ret, "--api-sock");
     add(ret, "firecracker.sock");
-    /* Its log goes to stdout, where the console is too. */
+    /* Its log goes to stdout, where the console is too; ready() turns errors on, after a question
+     * that is one. What keeps it from starting goes to stderr in any case. */
     add(ret, "--level");
-    add(ret, "Error");
+    add(ret, "Off");
     ret->argv[ret->n] = NULL;
     if (ret->n >= sizeof(ret->argv) / sizeof(ret->argv[0]))
         return error_set(err, E2BIG, "Firecracker: too many arguments");

@@ -26,11 +26,15 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "runtime/base/bytes.h"
+#include "runtime/base/io.h"
 #include "runtime/base/json.h"
+#include "runtime/base/output.h"
 #include "runtime/vmm/cgroup.h"
 #include "runtime/vmm/driver.h"
 #include "runtime/vmm/firecracker/api.h"
 #include "runtime/vmm/firecracker/arguments.h"
+#include "runtime/vmm/firecracker/state.h"
 #include "runtime/vmm/numa.h"
 
 #define API_SOCKET "firecracker.sock"
@@ -62,6 +66,17 @@ static int prepare_cgroup(struct vmm *vmm, struct firecracker *f, const struct v
     return cgroup_make(&f->cgroup, opt->cgroup_version, node, err);
 }
 
+/* What the jailer of an earlier process put into the VM directory; it refuses to find it there. */
+static int remove_jail(struct vmm *vmm, const char *program, struct error *err)
+{
+    const char *const names[] = {"dev", "run", program};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (output_remove_tree(vmm->dir_fd, names[i], err) < 0)
+            return error_wrap(err, "VM directory %s", vmm->directory);
+    return 0;
+}
+
 static gid_t kvm_group(size_t *ret_n)
 {
     struct stat st;
@@ -91,9 +106,16 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
     (void)unlinkat(vmm->dir_fd, API_SOCKET, 0);
     if (vmm->machine->vsock)
         (void)unlinkat(vmm->dir_fd, VMM_VSOCK_NAME, 0);
+    if (f->jailed && remove_jail(vmm, opt->place->program, err) < 0)
+        return -1;
     f->api = api_new(path, vmm->ctx, err);
     if (!f->api)
         return -1;
+    if (vmm->purpose == VMM_LOAD) {
+        cleanup_close int memory = vmm_open_memory(vmm, false, err);
+        if (memory < 0)
+            return -1;
+    }
     int has_node = opt->numa_node >= 0 ? numa_read(opt->numa_node, &node, err) : 0;
     if (has_node < 0 || prepare_cgroup(vmm, f, opt, has_node ? &node : NULL, err) < 0)
         return -1;
@@ -217,7 +239,9 @@ static int ready(struct vmm *vmm, uint64_t deadline, struct error *err)
     vmm->features.fork = strstr(e.text, "unknown variant") == NULL;
     log_debug(context_log(vmm->ctx), "Asked Firecracker", log_str("version", version),
               log_str("kind", vmm->features.fork ? "live-migration fork" : "upstream"));
-    return 0;
+    struct json_object *logger = json_object_new_object();
+    put_string(logger, "level", "Error");
+    return put(vmm, "/logger", logger, deadline, err);
 }
 
 static int put_disk(struct vmm *vmm, const struct vmm_disk *d, uint64_t deadline, struct error *err)
@@ -296,9 +320,11 @@ static int boot(struct vmm *vmm, uint64_t deadline, struct error *err)
     return put(vmm, "/actions", go, deadline, err);
 }
 
-static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err)
+/* Says plainly what Firecracker would call an I/O error. */
+static int check_state(struct vmm *vmm, const char *state, struct error *err)
 {
-    const struct vmm_machine *m = vmm->machine;
+    uint8_t head[16];
+    uint64_t size;
     enum vmm_hypervisor driver = VMM_AUTO;
 
     cleanup_close int fd = openat(vmm->dir_fd, state, O_RDONLY | O_CLOEXEC);
@@ -309,8 +335,26 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
     if (driver != VMM_FIRECRACKER)
         return error_set(err, ENOTSUP, "%s/%s: is a state of %s, not of Firecracker",
                          vmm->directory, state, vmm_hypervisor_name(driver));
-    cleanup_close int memory = vmm_open_memory(vmm, false, err);
-    if (memory < 0)
+    if (io_pread_exact(fd, head, sizeof(head), 0, state, err) < 0 ||
+        io_size(fd, state, &size, err) < 0)
+        return -1;
+    bool prefixed = !firecracker_magic(get_le64(head));
+    if (prefixed != vmm->features.fork)
+        return error_set(err, ENOTSUP, "%s/%s: was saved by %s; this Firecracker (%s) is %s",
+                         vmm->directory, state,
+                         prefixed ? "the live-migration fork" : "upstream Firecracker",
+                         vmm->features.version, prefixed ? "upstream's" : "the fork");
+    if (prefixed && get_le64(head) > size - 8)
+        return error_set(err, EBADMSG, "%s/%s: damaged: %ju bytes of state, %ju in the file",
+                         vmm->directory, state, (uintmax_t)get_le64(head), (uintmax_t)size - 8);
+    return 0;
+}
+
+static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err)
+{
+    const struct vmm_machine *m = vmm->machine;
+
+    if (check_state(vmm, state, err) < 0)
         return -1;
     struct json_object *body = json_object_new_object();
     struct json_object *backend = json_object_new_object();

@@ -13,13 +13,15 @@
 
 #include "runtime/base/bytes.h"
 
+static inline bool firecracker_magic(uint64_t word)
+{
+    return word == UINT64_C(0x0710198486640000) || word == UINT64_C(0x07101984AAAA0000);
+}
+
+/* head: the first bytes of a file, of either kind. */
 static inline bool firecracker_state_magic(const uint8_t head[16])
 {
-    for (int i = 0; i <= 8; i += 8)
-        if (get_le64(head + i) == UINT64_C(0x0710198486640000) ||
-            get_le64(head + i) == UINT64_C(0x07101984AAAA0000))
-            return true;
-    return false;
+    return firecracker_magic(get_le64(head)) || firecracker_magic(get_le64(head + 8));
 }
 
 #endif

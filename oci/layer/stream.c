@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "oci/layer/hasher.h"
 #include "oci/layer/inflate.h"
 #include "oci/layer/layer.h"
 #include "runtime/base/digest.h"
@@ -19,6 +20,7 @@
 #define RING_CHUNKS 8
 #define CHUNK_SIZE (512u << 10)
 #define INPUT_SIZE (256u << 10)
+#define INPUTS HASHER_DEPTH /* buffers; one is being inflated, the others wait to be hashed */
 
 struct layer_stream {
     int fd;
@@ -116,16 +118,18 @@ static int inflate_piece(struct layer_stream *s, struct inflate *z, struct filli
 }
 
 /* Reads the blob to its end. *inflated gets the first thing that went wrong with inflating. */
-static int read_blob(struct layer_stream *s, struct inflate *z, struct digest *d, uint8_t *buf,
+static int read_blob(struct layer_stream *s, struct inflate *z, struct hasher *h, uint8_t *bufs,
                      struct filling *f, struct error *inflated, struct error *err)
 {
     uint64_t size = s->layer.blob.size, at = 0;
     uint8_t sum[SHA256_SIZE], extra;
 
-    while (at < size) {
+    for (unsigned turn = 0; at < size; turn = (turn + 1) % INPUTS) {
+        uint8_t *buf = bufs + (size_t)turn * INPUT_SIZE;
         size_t want = size - at < INPUT_SIZE ? (size_t)(size - at) : INPUT_SIZE;
         if (context_check(s->ctx, err) < 0)
             return -1;
+        hasher_wait(h, INPUTS - 1);
         ssize_t n = io_pread(s->fd, buf, want, at, "blob", err);
         if (n < 0)
             return -1;
@@ -134,8 +138,7 @@ static int read_blob(struct layer_stream *s, struct inflate *z, struct digest *d
                              "the blob ends after %llu bytes, its descriptor says %llu",
                              (unsigned long long)(at + (uint64_t)n), (unsigned long long)size);
         at += (uint64_t)n;
-        if (digest_update(d, buf, (size_t)n, err) < 0)
-            return -1;
+        hasher_add(h, buf, (size_t)n);
         if (inflated->code)
             continue;
         int rc = inflate_piece(s, z, f, buf, (size_t)n, at, inflated);
@@ -153,7 +156,7 @@ static int read_blob(struct layer_stream *s, struct inflate *z, struct digest *d
     if (more > 0)
         return error_set(err, EBADMSG, "the blob is longer than the %llu bytes of its descriptor",
                          (unsigned long long)size);
-    if (digest_final(d, sum, err) < 0)
+    if (hasher_final(h, sum, err) < 0)
         return -1;
     if (memcmp(sum, s->layer.blob.digest, SHA256_SIZE) != 0)
         return wrong_digest("the blob", sum, s->layer.blob.digest, err);
@@ -174,13 +177,14 @@ static void *run(void *opaque)
     struct error err = ERROR_INIT, inflated = ERROR_INIT;
     struct filling f = {.chunk = -1};
     cleanup_inflate struct inflate *z = inflate_new(s->layer.compression, &err);
-    cleanup_digest struct digest *d = z ? digest_new(&err) : NULL;
-    cleanup_free uint8_t *buf = malloc(INPUT_SIZE);
+    cleanup_free uint8_t *bufs = malloc((size_t)INPUTS * INPUT_SIZE);
+    /* Last, so that it goes first: its thread reads from the buffers. */
+    cleanup_hasher struct hasher *h = z ? hasher_new(&err) : NULL;
 
-    if (!buf)
+    if (!bufs)
         error_oom(&err);
-    else if (d)
-        (void)read_blob(s, z, d, buf, &f, &inflated, &err);
+    else if (h)
+        (void)read_blob(s, z, h, bufs, &f, &inflated, &err);
     lock_scope(&s->lock);
     s->error = err;
     s->ended = true;

@@ -27,8 +27,7 @@
 #include "runtime/base/parse.h"
 
 #define EVENTS 128
-#define ROUND_PACKETS 64 /* of one ring, before the other has its turn */
-#define BATCH_PACKETS 512
+#define ACCEPTS 64
 #define ACCEPT_PAUSE_MS 100
 
 struct stream {
@@ -253,7 +252,7 @@ static const struct device_host host_ops = {
 
 static void accept_some(struct vsock *v)
 {
-    for (int i = 0; i < ROUND_PACKETS; i++) {
+    for (int i = 0; i < ACCEPTS; i++) {
         struct stream *s;
         int fd;
 
@@ -313,7 +312,8 @@ static void hello_event(struct vsock *v, struct stream *s, uint32_t events, uint
     if (rc == 0)
         return;
     if (rc > 0 && v->running && !v->failed) {
-        struct conn *c = device_open(v->device, port, s, VSOCK_REQUEST_TIMEOUT_NS, now, NULL);
+        struct conn *c =
+            device_open(v->queues.device, port, s, VSOCK_REQUEST_TIMEOUT_NS, now, NULL);
 
         if (c) {
             list_remove(s);
@@ -334,151 +334,55 @@ static void stream_event(struct vsock *v, struct stream *s, uint32_t events, uin
     if (!s->conn)
         hello_event(v, s, events, now);
     else
-        device_ready(v->device, s->conn, events & (EPOLLIN | EPOLLRDHUP), hup || events & EPOLLOUT,
-                     hup, now);
+        device_ready(v->queues.device, s->conn, events & (EPOLLIN | EPOLLRDHUP),
+                     hup || events & EPOLLOUT, hup, now);
 }
 
 /* Rings */
 
-static void fail(struct vsock *v, const char *ring, const struct error *err)
+static void fail(struct vsock *v, const struct error *err)
 {
-    log_warn(v->log, "vsock: the guest broke its ring; the device stands still until it is reset",
-             log_str("ring", ring), log_str("why", err->text));
+    log_warn(v->log, "vsock: the guest broke its rings, the device stands still until it is reset",
+             log_str("path", v->uds_path), log_str("why", err->text));
     v->failed = true;
-    device_reset(v->device);
+    device_reset(v->queues.device);
 }
 
-static int flush(struct vsock *v, unsigned i, struct error *err)
+static void notify(void *opaque, unsigned ring)
 {
+    struct vsock *v = opaque;
     uint64_t one = 1;
-    bool notify = false;
 
-    if (ring_flush(&v->rings[i], &v->memory, &notify, err) < 0)
-        return -1;
-    /* The counter cannot fill up: the VMM's reading clears it, and one that is full is a signal
-     * too. */
-    if (notify && v->call[i] >= 0)
-        (void)!write(v->call[i], &one, sizeof(one));
-    return 0;
-}
-
-/* Packets of the guest. Returns how many, or -1. */
-static int pump_tx(struct vsock *v, uint64_t now, struct error *err)
-{
-    struct ring *r = &v->rings[ENGINE_TX];
-    struct ring_chain chain;
-    int n = 0, rc = 1;
-
-    if (!v->tx_work || device_full(v->device))
-        return 0;
-    if (ring_want_kick(r, &v->memory, false, err) < 0)
-        return -1;
-    while (n < ROUND_PACKETS && !device_full(v->device)) {
-        size_t len;
-
-        rc = ring_next(r, &v->memory, &chain, err);
-        if (rc == 0) {
-            /* Ask to be told, then look once more. */
-            if (ring_want_kick(r, &v->memory, true, err) < 0)
-                return -1;
-            rc = ring_next(r, &v->memory, &chain, err);
-            if (rc == 0) {
-                v->tx_work = false;
-                break;
-            }
-        }
-        if (rc < 0)
-            return -1;
-        /* More than a packet may hold makes device_receive() see one that is cut short. */
-        len = chain.out_len < ENGINE_SCRATCH ? chain.out_len : ENGINE_SCRATCH;
-        if (memory_read(&v->memory, v->scratch, len, chain.out, chain.n_out, err) < 0)
-            return -1;
-        device_receive(v->device, v->scratch, len, now);
-        ring_push(r, chain.head, 0);
-        n++;
-    }
-    return flush(v, ENGINE_TX, err) < 0 ? -1 : n;
-}
-
-/* Packets for the guest. Returns how many, or -1. */
-static int pump_rx(struct vsock *v, uint64_t now, struct error *err)
-{
-    struct ring *r = &v->rings[ENGINE_RX];
-    struct ring_chain chain;
-    int n = 0;
-
-    while (n < ROUND_PACKETS && !v->rx_starving && device_pending(v->device)) {
-        int rc = ring_next(r, &v->memory, &chain, err);
-        size_t len;
-
-        if (rc == 0) {
-            if (ring_want_kick(r, &v->memory, true, err) < 0)
-                return -1;
-            rc = ring_next(r, &v->memory, &chain, err);
-            if (rc == 0) {
-                v->rx_starving = true;
-                break;
-            }
-            if (rc > 0 && ring_want_kick(r, &v->memory, false, err) < 0)
-                return -1;
-        }
-        if (rc < 0)
-            return -1;
-        if (chain.in_len <= PACKET_HEADER_SIZE)
-            return error_set(err, EBADMSG, "a buffer of %zu bytes holds no packet", chain.in_len);
-        len = chain.in_len < ENGINE_SCRATCH ? chain.in_len : ENGINE_SCRATCH;
-        len = device_next(v->device, v->scratch, len, now);
-        if (len == 0) {
-            ring_unget(r);
-            break;
-        }
-        if (memory_write(&v->memory, v->scratch, len, chain.in, chain.n_in, err) < 0)
-            return -1;
-        ring_push(r, chain.head, (uint32_t)len);
-        n++;
-    }
-    return flush(v, ENGINE_RX, err) < 0 ? -1 : n;
+    /* Deliberately ignored: a counter that is full is a signal too. */
+    if (v->call[ring] >= 0)
+        (void)!write(v->call[ring], &one, sizeof(one));
 }
 
 /* Runs the rings. Returns true when there is more to do at once. */
 static bool pump(struct vsock *v, uint64_t now)
 {
     struct error err = ERROR_INIT;
-    int done = 0, tx, rx;
+    bool more = false;
 
     if (!v->running || v->failed)
         return false;
-    do {
-        tx = pump_tx(v, now, &err);
-        rx = tx < 0 ? 0 : pump_rx(v, now, &err);
-        if (tx < 0 || rx < 0) {
-            fail(v, tx < 0 ? "transmit" : "receive", &err);
-            return false;
-        }
-        done += tx + rx;
-    } while (tx + rx > 0 && done < BATCH_PACKETS);
-    return tx + rx > 0;
+    if (queues_pump(&v->queues, now, &more, &err) < 0)
+        fail(v, &err);
+    return more;
 }
 
 /* The thread */
 
 static void kick_event(struct vsock *v, int i)
 {
+    struct error err = ERROR_INIT;
     uint64_t n;
 
     /* Non-blocking, see engine_set_kick(). */
     if (read(v->kick[i], &n, sizeof(n)) < 0)
         return;
-    if (i == ENGINE_TX) {
-        v->tx_work = true;
-    } else if (v->rx_starving) {
-        struct error err = ERROR_INIT;
-
-        v->rx_starving = false;
-        if (v->running && !v->failed &&
-            ring_want_kick(&v->rings[ENGINE_RX], &v->memory, false, &err) < 0)
-            fail(v, "receive", &err);
-    }
+    if (v->running && !v->failed && queues_kick(&v->queues, (unsigned)i, &err) < 0)
+        fail(v, &err);
 }
 
 static void event(struct vsock *v, const struct epoll_event *ev, uint64_t now)
@@ -541,7 +445,7 @@ static void *thread(void *arg)
         now = now_ns();
         for (int i = 0; i < n; i++)
             event(v, &events[i], now);
-        next = device_tick(v->device, now);
+        next = device_tick(v->queues.device, now);
         more = pump(v, now);
         at = tick_hellos(v, now);
         if (at < next)
@@ -569,17 +473,16 @@ int engine_init(struct vsock *v, struct error *err)
     uint32_t port = 0;
 
     v->epoll = v->wake = v->listener = v->dir = v->owner_fd = -1;
-    for (int i = 0; i < ENGINE_RINGS; i++)
+    for (int i = 0; i < QUEUES; i++)
         v->kick[i] = v->call[i] = -1;
     (void)pthread_mutex_init(&v->lock, NULL);
     (void)pthread_cond_init(&v->turn, NULL);
     if (getrandom(&port, sizeof(port), 0) != sizeof(port))
         return error_sys(err, "vsock: getrandom");
-    v->scratch = malloc(ENGINE_SCRATCH);
-    if (!v->scratch)
-        return error_oom(err);
-    v->device = device_new(v->cid, VSOCK_CONNECTIONS_MAX, port, &host_ops, v, v->log, err);
-    if (!v->device)
+    v->queues.notify = notify;
+    v->queues.opaque = v;
+    v->queues.device = device_new(v->cid, VSOCK_CONNECTIONS_MAX, port, &host_ops, v, v->log, err);
+    if (!v->queues.device)
         return -1;
     v->epoll = epoll_create1(EPOLL_CLOEXEC);
     v->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -597,21 +500,19 @@ static void close_fd(int *fd)
 
 void engine_destroy(struct vsock *v)
 {
-    device_free(v->device);
-    v->device = NULL;
+    device_free(v->queues.device);
+    v->queues.device = NULL;
     while (v->hellos)
         stream_close(v, v->hellos);
     bury(v);
-    for (int i = 0; i < ENGINE_RINGS; i++) {
-        ring_destroy(&v->rings[i]);
+    for (int i = 0; i < QUEUES; i++) {
         close_fd(&v->kick[i]);
         close_fd(&v->call[i]);
     }
-    memory_clear(&v->memory);
+    queues_destroy(&v->queues);
     close_fd(&v->owner_fd);
     close_fd(&v->epoll);
     close_fd(&v->wake);
-    free(v->scratch);
     (void)pthread_mutex_destroy(&v->lock);
     (void)pthread_cond_destroy(&v->turn);
 }
@@ -709,22 +610,17 @@ int engine_run(struct vsock *v, struct error *err)
 {
     bool event_idx = v->features & UINT64_C(1) << 29, indirect = v->features & UINT64_C(1) << 28;
 
-    for (unsigned i = 0; i < ENGINE_RINGS; i++)
-        if (ring_start(&v->rings[i], &v->memory, event_idx, indirect, err) < 0)
-            return error_wrap(err, "vsock: start");
-    if (ring_want_kick(&v->rings[ENGINE_RX], &v->memory, false, err) < 0)
+    if (queues_start(&v->queues, event_idx, indirect, err) < 0)
         return error_wrap(err, "vsock: start");
     v->running = true;
     v->failed = false;
-    v->tx_work = true;
-    v->rx_starving = false;
     return 0;
 }
 
 void engine_halt(struct vsock *v)
 {
     v->running = false;
-    device_reset(v->device);
+    device_reset(v->queues.device);
 }
 
 int engine_set_kick(struct vsock *v, unsigned ring, int fd, struct error *err)

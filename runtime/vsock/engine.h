@@ -16,13 +16,9 @@
 #include <sys/types.h>
 
 #include "runtime/vsock/device.h"
-#include "runtime/vsock/memory.h"
-#include "runtime/vsock/ring.h"
+#include "runtime/vsock/queues.h"
 #include "runtime/vsock/vsock.h"
 
-#define ENGINE_RX 0 /* to the guest; the numbers are virtio's */
-#define ENGINE_TX 1
-#define ENGINE_RINGS 2
 #define ENGINE_HELLOS_MAX 1024 /* host connections that have not yet said what they want */
 #define ENGINE_HELLO_TIMEOUT_NS (10 * UINT64_C(1000000000))
 #define ENGINE_HELLO_LEN_MAX 32 /* "CONNECT 4294967295\n" has 19 */
@@ -48,17 +44,12 @@ struct vsock {
     bool quit;
     int epoll, wake, listener, dir;
     bool listening; /* the listener is in the epoll set */
-    struct device *device;
-    struct memory memory;
-    struct ring rings[ENGINE_RINGS];
-    int kick[ENGINE_RINGS], call[ENGINE_RINGS];
+    struct queues queues;
+    int kick[QUEUES], call[QUEUES];
     bool running, failed;
-    bool tx_work;          /* the guest may have put something into its transmit ring */
-    bool rx_starving;      /* packets wait for buffers of the guest; a kick will tell */
     struct stream *hellos; /* streams that have not said what they want */
     size_t n_hellos;
     struct stream *dead; /* closed, freed after the batch of events that may still name them */
-    uint8_t *scratch;    /* one packet */
 
     /* the VMM */
     bool open;
@@ -66,8 +57,6 @@ struct vsock {
     int owner_fd;
     uint64_t features;
 };
-
-#define ENGINE_SCRATCH (PACKET_HEADER_SIZE + DEVICE_PAYLOAD_MAX)
 
 /* Takes the lock ahead of the thread. */
 void engine_lock(struct vsock *v);

@@ -65,14 +65,14 @@ static int process_of(pid_t tid, pid_t *ret_pid, struct error *err)
 static void forget(struct vsock *v)
 {
     engine_halt(v);
-    for (unsigned i = 0; i < ENGINE_RINGS; i++) {
+    for (unsigned i = 0; i < QUEUES; i++) {
         (void)engine_set_kick(v, i, -1, NULL);
         if (v->call[i] >= 0)
             (void)close(v->call[i]);
         v->call[i] = -1;
-        ring_destroy(&v->rings[i]);
+        ring_destroy(&v->queues.rings[i]);
     }
-    memory_clear(&v->memory);
+    memory_clear(&v->queues.memory);
     engine_set_owner_fd(v, -1);
     v->owner = 0;
     v->features = 0;
@@ -89,7 +89,7 @@ static int set_owner(struct vsock *v, pid_t pid, struct error *err)
     if (fd < 0)
         return error_sys(err, "vsock: process %d: pidfd_open", (int)pid);
     v->owner = pid;
-    v->memory.pid = pid;
+    v->queues.memory.pid = pid;
     engine_set_owner_fd(v, fd);
     return 0;
 }
@@ -148,7 +148,7 @@ static int set_mem_table(struct vsock *v, const struct mount_ioctl *io, struct e
         regions[i] = (struct memory_region){.guest = table[i].guest_phys_addr,
                                             .size = table[i].memory_size,
                                             .user = table[i].userspace_addr};
-    return memory_set_regions(&v->memory, regions, head.nregions, err);
+    return memory_set_regions(&v->queues.memory, regions, head.nregions, err);
 }
 
 /* The ring that an argument names in its first word. */
@@ -158,12 +158,12 @@ static struct ring *ring_of(struct vsock *v, const struct mount_ioctl *io, unsig
     unsigned index;
 
     memcpy(&index, io->in, sizeof(index));
-    if (index >= ENGINE_RINGS) {
-        error_set(err, ENOBUFS, "vsock: ring %u of %d", index, ENGINE_RINGS);
+    if (index >= QUEUES) {
+        error_set(err, ENOBUFS, "vsock: ring %u of %d", index, QUEUES);
         return NULL;
     }
     *ret_index = index;
-    return &v->rings[index];
+    return &v->queues.rings[index];
 }
 
 static int vring_state(struct vsock *v, struct mount_ioctl *io, struct error *err)
@@ -242,7 +242,7 @@ static int set_features(struct vsock *v, uint64_t features, struct error *err)
     if (v->running && (features ^ v->features) & ~FEATURE(VHOST_F_LOG_ALL))
         return error_set(err, EBUSY, "vsock: features other than logging change while it runs");
     v->features = features;
-    v->memory.logging = v->memory.log != 0 && features & FEATURE(VHOST_F_LOG_ALL);
+    v->queues.memory.logging = v->queues.memory.log != 0 && features & FEATURE(VHOST_F_LOG_ALL);
     return 0;
 }
 
@@ -279,8 +279,8 @@ static int dispatch(struct vsock *v, struct mount_ioctl *io, struct error *err)
     case VHOST_SET_MEM_TABLE:
         return set_mem_table(v, io, err);
     case VHOST_SET_LOG_BASE:
-        v->memory.log = word;
-        v->memory.logging = word != 0 && v->features & FEATURE(VHOST_F_LOG_ALL);
+        v->queues.memory.log = word;
+        v->queues.memory.logging = word != 0 && v->features & FEATURE(VHOST_F_LOG_ALL);
         return 0;
     case VHOST_SET_LOG_FD: /* asks to be told of a full log; ours is never full */
         return 0;
@@ -430,11 +430,11 @@ void vsock_stop(struct vsock *v)
 
 void vsock_stats(struct vsock *v, struct vsock_stats *ret_stats)
 {
-    const struct device_counters *c = device_count(v->device);
+    const struct device_counters *c = device_count(v->queues.device);
 
     engine_lock(v);
     *ret_stats = (struct vsock_stats){
-        .connections = device_streams(v->device),
+        .connections = device_streams(v->queues.device),
         .accepted = c->accepted,
         .connected = c->connected,
         .refused = c->refused,

@@ -98,3 +98,9 @@ clean/os:
 	rm -rf $(os-out)
 clean/blueprint:
 	rm -rf $(blueprint-out) $(blueprint-out).inputs
+
+#: bench/boot - time from QEMU's start to redis answering, against the bare kernel
+.PHONY: bench/boot
+bench/boot: blueprint
+	@rm -rf $(OUTPUT_DIR)/bench/boot
+	$(Q)GUEST_CC='$(GUEST_CC)' tests/bench/boot.sh $(blueprint-out) $(OUTPUT_DIR)/bench/boot

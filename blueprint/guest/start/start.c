@@ -39,9 +39,9 @@
 #define OWN_PID_FILE "/run/drafter-start.pid"
 #define AGENT "/usr/bin/drafter-agent"
 #define LIVENESS "/usr/bin/drafter-liveness"
-/* Arguments for both may stand in /etc/default, one a line. */
-#define AGENT_ARGS "/etc/default/drafter-agent"
-#define LIVENESS_ARGS "/etc/default/drafter-liveness"
+/* Arguments for both may stand here, one a line. */
+#define AGENT_ARGS "/etc/drafter-agent.args"
+#define LIVENESS_ARGS "/etc/drafter-liveness.args"
 #define ARGS_MAX 32
 #define ARGS_BYTES 8192
 

@@ -15,6 +15,23 @@ static inline void cleanup_tokener_p(struct json_tokener **p)
         json_tokener_free(*p);
 }
 
+/* Offset of a control character within a string, which RFC 8259 forbids and json-c lets pass; len
+ * when there is none. */
+static size_t find_control(const char *text, size_t len)
+{
+    bool in_string = false;
+
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == '"')
+            in_string = !in_string;
+        else if (in_string && (unsigned char)text[i] < 0x20)
+            return i;
+        else if (in_string && text[i] == '\\' && i + 1 < len && (unsigned char)text[i + 1] >= 0x20)
+            i++;
+    }
+    return len;
+}
+
 struct json_object *json_parse(const char *text, size_t len, const char *what, struct error *err)
 {
     CLEANUP(cleanup_tokener_p) struct json_tokener *tok = json_tokener_new_ex(JSON_DEPTH_MAX);
@@ -34,7 +51,9 @@ struct json_object *json_parse(const char *text, size_t len, const char *what, s
     json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
     cleanup_json struct json_object *doc = json_tokener_parse_ex(tok, text, (int)len);
     enum json_tokener_error code = json_tokener_get_error(tok);
+    size_t end = json_tokener_get_parse_end(tok);
     if (code == json_tokener_continue) {
+        end = len;
         /* A bare number ends only with what follows it; a NUL is "what follows" for json-c. */
         cleanup_json_p(&doc);
         doc = json_tokener_parse_ex(tok, "", 1);
@@ -49,7 +68,12 @@ struct json_object *json_parse(const char *text, size_t len, const char *what, s
                   json_tokener_error_desc(code));
         return NULL;
     }
-    for (size_t i = json_tokener_get_parse_end(tok); i < len; i++) {
+    size_t control = find_control(text, len);
+    if (control < len) {
+        error_set(err, EBADMSG, "%s: byte %zu: a control character within a string", what, control);
+        return NULL;
+    }
+    for (size_t i = end; i < len; i++) {
         if (!strchr(" \t\r\n", text[i])) {
             error_set(err, EBADMSG, "%s: byte %zu: text after the JSON value", what, i);
             return NULL;
@@ -105,7 +129,8 @@ int json_get_bool(struct json_object *obj, const char *key, const char *what, bo
     return rc;
 }
 
-/* json-c clamps what does not fit; the number's own text tells a clamped value from a true limit. */
+/* json-c clamps what does not fit; the number's own text tells a clamped value from a true limit.
+ */
 int json_get_i64(struct json_object *obj, const char *key, int64_t min, int64_t max,
                  const char *what, int64_t *ret_value, struct error *err)
 {

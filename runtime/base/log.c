@@ -8,8 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A record is put together in one buffer and written with one write(2), so that the lines of several
- * threads and processes do not mix. What does not fit is cut. */
+/* A record is put together in one buffer and written with one write(2), so that the lines of
+ * several threads and processes do not mix. What does not fit is cut. */
 #define LINE_MAX_BYTES 4096
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -33,6 +33,22 @@ static void puts_(struct line *l, const char *s)
     put(l, s, strlen(s));
 }
 
+/* Bytes of the UTF-8 sequence at s (RFC 3629); 0 when it is none. */
+static size_t utf8_length(const unsigned char *s)
+{
+    const unsigned char c = s[0];
+    const size_t n = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) /* the text's NUL too */
+            return 0;
+    /* Overlong forms, surrogates, and what lies beyond U+10FFFF. */
+    if ((c == 0xe0 && s[1] < 0xa0) || (c == 0xed && s[1] > 0x9f) || (c == 0xf0 && s[1] < 0x90) ||
+        (c == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return n;
+}
+
 static void put_json_string(struct line *l, const char *s)
 {
     put(l, "\"", 1);
@@ -51,7 +67,12 @@ static void put_json_string(struct line *l, const char *s)
             int n = snprintf(esc, sizeof(esc), "\\u%04x", c);
             put(l, esc, (size_t)n);
         } else {
-            put(l, (const char *)&c, 1);
+            size_t n = utf8_length((const unsigned char *)s);
+            if (n > 0)
+                put(l, s, n);
+            else
+                put(l, "\xef\xbf\xbd", 3); /* U+FFFD, "replacement character" */
+            s += n > 0 ? n - 1 : 0;
         }
     }
     put(l, "\"", 1);

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+# bench.mk - figures, each a ratio against the alternative in the same run
+#
+# Input: tests/bench/NAME.sh (found). Output: goals bench, bench/NAME. A missed figure is a failure.
+# Run them on a machine that does nothing else.
+
+benches := $(patsubst tests/bench/%.sh,bench/%,$(filter-out %/lib.sh,$(sort $(wildcard tests/bench/*.sh))))
+
+#: bench - all benchmarks (bench/oci and so on, one by one)
+.PHONY: bench $(benches)
+bench: $(benches)
+$(benches): bench/%: all
+	+$(Q)OUTPUT_DIR='$(OUTPUT_DIR)' bash tests/bench/$*.sh

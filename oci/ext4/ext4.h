@@ -30,8 +30,7 @@
 #define EXT4_FREE_DEFAULT (UINT64_C(256) << 20)
 #define EXT4_SIZE_MAX (UINT64_C(16) << 40) /* bytes of an image: 2^32 blocks of 4 KiB */
 
-#define EXT4_EPOCH_MAX ((INT64_C(1) << 34) - (INT64_C(1) << 31) - 1) /* what inode times can say   \
-                                                                      */
+#define EXT4_EPOCH_MAX INT64_C(10737418239) /* seconds: 2310-04-04, see inode.c */
 #define EXT4_EPOCH_NEWEST (-1) /* the newest mtime in the tree, within 0 and EXT4_EPOCH_MAX */
 
 struct ext4_options {

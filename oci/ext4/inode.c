@@ -10,9 +10,10 @@
 
 #define AT(member) offsetof(struct ext2_inode_large, member)
 #define OSD2 AT(osd2) /* l_i_blocks_hi, l_i_file_acl_high, l_i_uid_high, l_i_gid_high, csum_lo */
-/* 34 bits of seconds from 1901 on: what inode times can say. */
+/* Inode times have 34 bits of seconds from 1901 on. e2fsck takes those from 2310-04-04 for times
+ * before 1970 that an old kernel wrote wrongly, so we stop there. */
 #define TIME_MIN (-(INT64_C(1) << 31))
-#define TIME_MAX ((INT64_C(1) << 34) + TIME_MIN - 1)
+#define TIME_MAX EXT4_EPOCH_MAX
 
 uint32_t inode_seed(const struct writer *w, uint32_t ino)
 {

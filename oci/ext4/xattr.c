@@ -239,6 +239,8 @@ int xattr_write(struct writer *w, const struct tree_inode *inode, struct record 
             xattr_plan_release(&plan);
             return -1;
         }
+        /* Counted with their owner too, as if they were its own. */
+        record->blocks += (ea->size + BLOCK_SIZE - 1) / BLOCK_SIZE;
     }
     if (plan.block) {
         uint8_t *p = stream_block(&w->stream, &block, err);

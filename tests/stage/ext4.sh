@@ -12,13 +12,14 @@ pack() { oci-pack --log-level warn --free 8M --output "$@"; }
 sound() { e2fsck -fn "$1"; }
 cleanup umount mnt
 # listing DIR: everything that can be told of a tree, sorted
-listing() {
-    (cd "$1" && find . -path ./lost+found -prune -o -printf '%P|%y|%m|%U|%G|%T@|%l|' \
+listing() (
+    cd "$1" && find . -path ./lost+found -prune -o -printf '%P|%y|%m|%U|%G|%T@|%l|' \
         \( -type f -printf '%n %s' -o -true \) -print0 | LC_ALL=C sort -z | tr '\0' '\n' &&
-        find . -path ./lost+found -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum &&
+        find . -path ./lost+found -prune -o -type f -size -2000000k -print0 | LC_ALL=C sort -z | xargs -0r sha256sum &&
+        find . -path ./lost+found -prune -o -type f -size +1999999k -exec tail -c 1000000 {} \; | sha256sum &&
         find . -path ./lost+found -prune -o \( -type b -o -type c \) -exec stat -c '%n %t %T' {} + | LC_ALL=C sort &&
-        find . -path ./lost+found -prune -o ! -type l -print0 | LC_ALL=C sort -z | xargs -0r getfattr -d -m - -e hex -h)
-}
+        find . -path ./lost+found -prune -o ! -type l -print0 | LC_ALL=C sort -z | xargs -0r getfattr -d -m - -e hex -h
+)
 # same DIR IMAGE: the kernel's view of the image is the folder
 same() {
     mkdir -p mnt
@@ -46,7 +47,6 @@ mkfifo all/dev/fifo
 printf 'x' >"all/etc/$(printf 'n%.0s' $(seq 255))"
 printf 'x' >"all/etc/"$'\xff\xfe new\nline \xc3\xa4'
 head -c 1000000 /dev/urandom >all/holes/dense
-truncate -s 6G all/holes/sparse
 printf 'end' | dd of=all/holes/sparse bs=1 seek=5000000000 conv=notrunc status=none
 head -c 300000 /dev/zero >all/holes/zeros
 tooth=$(printf 'b%.0s' $(seq 4096)) # 800 blocks with a hole between any two

@@ -221,6 +221,7 @@ static int open_session(struct mount *m, struct error *err)
     struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
     m->session = fuse_session_new(&args, &mount_fuse_ops, sizeof(mount_fuse_ops), m);
+    fuse_opt_free_args(&args);
     if (!m->session)
         return error_set(err, EINVAL, "mount %s: libfuse refuses the session", m->path);
     if (fuse_session_mount(m->session, m->path) != 0) {
@@ -313,6 +314,21 @@ int mount_flush(struct mount *m, const char *name, struct error *err)
     return rc;
 }
 
+/* Closes /dev/fuse, which is what breaks the connection while a user still has files open. In its
+ * place comes a pipe that nobody reads: poll(2) tells POLLERR of it, as of a broken connection, by
+ * which libfuse knows that there is nothing to unmount. It would detach whatever stands at the path
+ * by now. */
+static void break_connection(const struct mount *m)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return;
+    (void)close(ends[0]);
+    (void)dup3(ends[1], fuse_session_fd(m->session), O_CLOEXEC);
+    (void)close(ends[1]);
+}
+
 int mount_end(struct mount *m, struct error *err)
 {
     int rc = 0;
@@ -325,7 +341,7 @@ int mount_end(struct mount *m, struct error *err)
     if (m->dev == 0 || (stat(m->path, &st) == 0 && st.st_dev == m->dev))
         rc = detach(m->path, err);
     join_workers(m);
-    /* libfuse's own unmount would look at the path again; the descriptor is all that is left. */
+    break_connection(m);
     fuse_session_unmount(m->session);
     fuse_session_destroy(m->session);
     m->session = NULL;

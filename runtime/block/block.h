@@ -209,6 +209,10 @@ struct json_object *block_describe(const struct block *top, struct error *err);
  * for something that does not come). NULL is fine. */
 int block_close(struct block *top, struct error *err);
 
+/* Closes the outermost layer alone and returns what it stood on (NULL: it was a source), without a
+ * flush. For taking back a block_layer() or block_stack() before use. */
+struct block *block_take_off(struct block *top);
+
 /* Makes every request that waits inside a layer fail with ECANCELED, now and from now on. */
 void block_cancel(struct block *top);
 

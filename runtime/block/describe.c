@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "runtime/base/json.h"
+#include "runtime/base/parse.h"
 #include "runtime/block/layer.h"
 
 static const struct layer_type *const types[] = {
-    &file_layer,
-    &sparse_layer,
+    &file_layer, &sparse_layer, &cow_layer,   &dirty_layer,
+    &log_layer,  &delay_layer,  &fault_layer, &stats_layer,
 };
 
 static const struct layer_type *type_of(struct json_object *layer, const char *what,
@@ -38,20 +39,26 @@ static int check_keys(const struct layer_type *t, struct json_object *layer, con
     return json_only_keys(layer, keys, what, err);
 }
 
+int param_duration(struct json_object *obj, const char *key, const char *what, uint64_t *ret_ns,
+                   struct error *err)
+{
+    struct json_object *v = NULL;
+    const char *text;
+    char name[128];
+
+    if (json_object_object_get_ex(obj, key, &v) && json_object_is_type(v, json_type_string)) {
+        int rc = json_get_string(obj, key, what, &text, err);
+        (void)snprintf(name, sizeof(name), "%s: %s", what, key);
+        return rc == JSON_OK ? parse_duration(text, name, ret_ns, err) : rc;
+    }
+    return json_get_u64(obj, key, 0, INT64_MAX, what, ret_ns, err);
+}
+
 /* Takes the layers above `below` off again, closing them. */
 static void unwind(struct block *top, struct block *below)
 {
-    while (top != below) {
-        struct block *next = top->next;
-        top->next = NULL;
-        if (top->ops->close)
-            (void)top->ops->close(next, top->self, NULL);
-        pthread_cond_destroy(&top->idle);
-        pthread_mutex_destroy(&top->drain_lock);
-        pthread_mutex_destroy(&top->serial);
-        free(top);
-        top = next;
-    }
+    while (top != below)
+        top = block_take_off(top);
 }
 
 struct block *block_stack(struct block *below, struct json_object *layers, const char *name,

@@ -39,6 +39,11 @@ struct layer_type {
 extern const struct layer_type file_layer, sparse_layer, cow_layer, dirty_layer, log_layer,
     delay_layer, fault_layer, stats_layer;
 
+/* A duration in a description: integer nanoseconds, or a string with a unit ("500ms"). Returns
+ * JSON_OK, JSON_ABSENT or -1. */
+int param_duration(struct json_object *obj, const char *key, const char *what, uint64_t *ret_ns,
+                   struct error *err);
+
 /* Takes flock(2) on fd, without waiting. A refusal names the process that holds it where the system
  * tells (proc(5), /proc/locks). what: the file, for the error. */
 int lock_file(int fd, bool exclusive, const char *what, struct error *err);

@@ -412,6 +412,25 @@ struct block *block_layer(struct block *next, const struct block_ops *ops, void 
     return steal_ptr(&b);
 }
 
+static int end_layer(struct block *b, struct error *err)
+{
+    int rc = b->ops->close ? b->ops->close(b->next, b->self, err) : 0;
+
+    pthread_cond_destroy(&b->idle);
+    pthread_mutex_destroy(&b->drain_lock);
+    pthread_mutex_destroy(&b->serial);
+    free(b);
+    return rc;
+}
+
+struct block *block_take_off(struct block *top)
+{
+    struct block *next = top->next;
+
+    (void)end_layer(top, NULL);
+    return next;
+}
+
 int block_close(struct block *top, struct error *err)
 {
     struct error ignored = ERROR_INIT;
@@ -424,12 +443,8 @@ int block_close(struct block *top, struct error *err)
     while (top) {
         struct block *next = top->next;
         /* Only the first failure is told: it is the cause of the others more often than not. */
-        if (top->ops->close && top->ops->close(next, top->self, rc == 0 ? err : &ignored) < 0)
+        if (end_layer(top, rc == 0 ? err : &ignored) < 0)
             rc = -1;
-        pthread_cond_destroy(&top->idle);
-        pthread_mutex_destroy(&top->drain_lock);
-        pthread_mutex_destroy(&top->serial);
-        free(top);
         top = next;
     }
     return rc;

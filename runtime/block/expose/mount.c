@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
 #include "runtime/base/spawn.h"
@@ -197,8 +198,10 @@ static int detach(const char *path, struct error *err)
 static int check_folder(const struct mount *m, struct error *err)
 {
     struct stat st;
+    struct statvfs fs;
 
-    if (stat(m->path, &st) < 0 && errno == ENOTCONN && detach(m->path, err) < 0)
+    /* Not stat(2): its answer may be a cached one. */
+    if (statvfs(m->path, &fs) < 0 && errno == ENOTCONN && detach(m->path, err) < 0)
         return -1;
     if (stat(m->path, &st) < 0)
         return error_sys(err, "mount %s", m->path);
@@ -212,10 +215,10 @@ static int open_session(struct mount *m, struct error *err)
     /* Modes decide who may what. auto_unmount: a fusermount3 that outlives us detaches the mount.
      */
     bool root = geteuid() == 0;
-    char options[] = "default_permissions,auto_unmount,fsname=drafter,subtype=drafter,"
-                     "nosuid,nodev,noatime,allow_other";
+    char options[] = "default_permissions,fsname=drafter,subtype=drafter,nosuid,nodev,noatime,"
+                     "allow_other,auto_unmount";
     if (!root)
-        *strrchr(options, ',') = '\0';
+        *strstr(options, ",allow_other") = '\0';
     char program[] = "drafter", dash_o[] = "-o";
     char *argv[] = {program, dash_o, options, NULL};
     struct fuse_args args = FUSE_ARGS_INIT(3, argv);
@@ -266,6 +269,8 @@ int mount_start(struct mount *m, struct error *err)
     m->dev = st.st_dev;
     if (geteuid() == 0)
         lift_limits(m);
+    else if (watcher_start(m, err) < 0)
+        goto fail;
     return 0;
 fail:
     (void)mount_end(m, NULL);
@@ -336,6 +341,7 @@ int mount_end(struct mount *m, struct error *err)
     if (!m->mounted)
         return 0;
     m->mounted = false;
+    watcher_end(m);
     struct stat st;
     /* Only detach what is ours: someone else may have unmounted and mounted since. */
     if (m->dev == 0 || (stat(m->path, &st) == 0 && st.st_dev == m->dev))

@@ -41,8 +41,9 @@
 #define MOUNT_WORKERS_MAX 64
 #define MOUNT_FILES_MAX 256
 #define MOUNT_IO_MAX (1u << 20) /* bytes of one read or write request, at most */
-#define MOUNT_IOCTL_MAX 16384   /* bytes of an ioctl's argument: what 14 bits of _IOC_SIZE can say \
-                                 */
+#define MOUNT_IOCTL_MAX                                                                            \
+    16384 /* bytes of an ioctl's argument: what 14 bits of _IOC_SIZE can say                       \
+           */
 
 struct block;
 struct mount;

@@ -29,6 +29,8 @@ struct mount {
     bool mounted;
     dev_t dev; /* of the mount; 0 = not known yet */
     int stop_fd;
+    pid_t watcher; /* of an ordinary user's mount; 0 = none */
+    int watcher_fd;
     atomic_bool stopping;
     atomic_uint idle; /* workers without a request */
 
@@ -43,5 +45,9 @@ extern const struct fuse_lowlevel_ops mount_fuse_ops;
 
 /* Detaches and ends without flushing. */
 int mount_end(struct mount *m, struct error *err);
+
+/* See watcher.c. */
+int watcher_start(struct mount *m, struct error *err);
+void watcher_end(struct mount *m);
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* file.c - sources: a file or block device, and zeros of a size in a sparse file or in memory
  *
- * {"type": "file", "path": PATH, "readonly": false, "round": 1, "digest": "sha256:..."}
+ * {"type": "file", "path": PATH, "readonly": false, "round": 1, "shared": false,
+ *  "digest": "sha256:..."}
  * {"type": "sparse", "size": BYTES, "path": PATH}
  *
  * Theory of operation: both are one open descriptor. A file whose size is not a multiple of `round`
@@ -30,7 +31,7 @@
 struct file {
     int fd;
     char *path; /* NULL = in memory */
-    bool readonly, sparse, device;
+    bool readonly, sparse, device, shared;
     uint64_t size, round;
     bool has_digest;
     uint8_t digest[SHA256_SIZE];
@@ -76,7 +77,8 @@ static int file_describe(void *self, struct json_object *obj, struct error *err)
                    ? error_oom(err)
                    : 0;
     if (json_object_object_add(obj, "readonly", json_object_new_boolean(f->readonly)) < 0 ||
-        json_object_object_add(obj, "round", json_object_new_uint64(f->round)) < 0)
+        json_object_object_add(obj, "round", json_object_new_uint64(f->round)) < 0 ||
+        json_object_object_add(obj, "shared", json_object_new_boolean(f->shared)) < 0)
         return error_oom(err);
     if (!f->has_digest)
         return 0;
@@ -209,7 +211,7 @@ static int file_start(struct file *f, int flags, struct error *err)
     f->device = S_ISBLK(st.st_mode);
     if (io_size(f->fd, f->path, &f->size, err) < 0)
         return -1;
-    return lock_file(f->fd, !f->readonly, f->path, err);
+    return lock_file(f->fd, !f->readonly && !f->shared, f->path, err);
 }
 
 static int parse_digest(const char *text, struct file *f, struct error *err)
@@ -243,12 +245,13 @@ static struct block *file_open(struct block *next, struct json_object *params, c
 {
     const char *path, *digest = NULL;
     uint64_t round = 1;
-    bool readonly = false;
+    bool readonly = false, shared = false;
 
     (void)next;
     if (json_required(json_get_string(params, "path", "file", &path, err), "path", "file", err) <
             0 ||
         json_get_bool(params, "readonly", "file", &readonly, err) < 0 ||
+        json_get_bool(params, "shared", "file", &shared, err) < 0 ||
         json_get_string(params, "digest", "file", &digest, err) < 0 ||
         json_get_u64(params, "round", 1, ROUND_MAX, "file", &round, err) < 0)
         return NULL;
@@ -256,6 +259,7 @@ static struct block *file_open(struct block *next, struct json_object *params, c
     if (!f || (digest && parse_digest(digest, f, err) < 0))
         return NULL;
     f->readonly = readonly;
+    f->shared = shared;
     f->round = round;
     if (file_start(f, 0, err) < 0)
         return NULL;
@@ -307,7 +311,8 @@ static struct block *sparse_open(struct block *next, struct json_object *params,
             return NULL;
         }
     }
-    if (ftruncate(f->fd, (off_t)size) < 0) {
+    /* Not when it fits already: that would change the file's time, and so its identity as a base. */
+    if (f->size != size && ftruncate(f->fd, (off_t)size) < 0) {
         error_sys(err, "%s: set the size to %llu bytes", what(f), (unsigned long long)size);
         return NULL;
     }
@@ -318,7 +323,7 @@ static struct block *sparse_open(struct block *next, struct json_object *params,
     return b;
 }
 
-static const char *const file_keys[] = {"path", "readonly", "round", "digest", NULL};
+static const char *const file_keys[] = {"path", "readonly", "round", "shared", "digest", NULL};
 static const char *const sparse_keys[] = {"size", "path", NULL};
 
 const struct layer_type file_layer = {"file", file_keys, true, file_open};

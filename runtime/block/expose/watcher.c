@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+/* watcher.c - a small process that detaches a user's mount when we die
+ *
+ * Theory of operation: as root libfuse's auto_unmount does this. As an ordinary user it cannot: the
+ * mount is closed to everybody but that user, so the waiting fusermount3, which is root, does not
+ * see that it is dead and leaves it. So we wait ourselves: a shell in a session of its own reads
+ * from a pipe whose other end only this process holds, and when that ends, looks whether the mount
+ * is dead, and asks fusermount3 to detach it. PDEATHSIG would be wrong here: it is to live longer
+ * than we do.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "runtime/block/expose/mount_private.h"
+
+/* $1: the folder. A live mount (of a successor that was quick) answers ls. */
+static const char script[] =
+    "read -r _; ls -- \"$1\" >/dev/null 2>&1 || exec fusermount3 -u -z -q -- \"$1\"";
+
+int watcher_start(struct mount *m, struct error *err)
+{
+    extern char **environ;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    char sh[] = "sh", dash_c[] = "-c", text[sizeof(script)];
+    int ends[2];
+
+    char *absolute = realpath(m->path, NULL);
+    if (!absolute)
+        return error_sys(err, "mount %s", m->path);
+    memcpy(text, script, sizeof(script));
+    char *argv[] = {sh, dash_c, text, sh, absolute, NULL};
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        free(absolute);
+        return error_sys(err, "mount %s: pipe", m->path);
+    }
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attr);
+    posix_spawn_file_actions_adddup2(&actions, ends[0], 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addchdir_np(&actions, "/");
+    posix_spawnattr_setflags(&attr,
+                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    int rc = posix_spawn(&m->watcher, "/bin/sh", &actions, &attr, argv, environ);
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&actions);
+    free(absolute);
+    (void)close(ends[0]);
+    if (rc != 0) {
+        (void)close(ends[1]);
+        m->watcher = 0;
+        return error_num(err, rc, "mount %s: start /bin/sh", m->path);
+    }
+    m->watcher_fd = ends[1];
+    return 0;
+}
+
+void watcher_end(struct mount *m)
+{
+    if (m->watcher <= 0)
+        return;
+    /* Killed first: it must not detach what someone else mounts on the folder after us. */
+    (void)kill(m->watcher, SIGKILL);
+    while (waitpid(m->watcher, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    m->watcher = 0;
+    (void)close(m->watcher_fd);
+}

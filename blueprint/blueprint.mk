@@ -52,7 +52,7 @@ os-base := $(if $(OS_ROOTFS),$(if $(wildcard $(OS_ROOTFS)/.),$(os-out)/given.tar
 os-layers := $(os-base) $(os-out)/guest.tar $(if $(OS_OVERLAY),$(os-out)/overlay.tar)
 
 $(eval $(call inputs,$(os-out)/base.inputs,$(OS_PACKAGES) $(OS_SUITE) $(OS_MIRROR)))
-$(eval $(call inputs,$(os-out)/rootfs.inputs,$(OS_ROOTFS) $(OS_SIZE) $(OS_FREE) $(OS_OVERLAY)))
+$(eval $(call inputs,$(os-out)/rootfs.inputs,$(OS_ROOTFS) $(OS_SIZE) $(OS_FREE) $(OS_OVERLAY) $(filter init=%,$(KERNEL_ARGS))))
 $(os-out)/base.tar: $(os-out)/base.inputs blueprint/rootfs/make-tar.sh
 	$(call say,PACKAGES,crun busybox-static $(OS_PACKAGES))
 	$(Q)OS_SUITE='$(OS_SUITE)' OS_MIRROR='$(OS_MIRROR)' blueprint/rootfs/make-tar.sh $@ crun busybox-static $(OS_PACKAGES)
@@ -71,17 +71,23 @@ $(os-out)/overlay.tar: FORCE
 
 #: build/os - the root file system of OS_ROOTFS or our own, in out/os
 build/os: $(os-out)/rootfs.ext4
-$(os-out)/rootfs.ext4: $(os-out)/rootfs.inputs $(if $(os-image),$(os-image),$(os-layers)) blueprint/rootfs/make-ext4.sh
+os-init = $(or $(patsubst init=%,%,$(filter init=%,$(KERNEL_ARGS))),/sbin/init)
+$(os-out)/rootfs.ext4: $(os-out)/rootfs.inputs $(if $(os-image),$(os-image),$(os-layers) tools/rootfs-pack)
 	$(call say,ROOTFS,$@)
-	$(Q)blueprint/rootfs/make-ext4.sh $@ '$(OS_SIZE)' '$(OS_FREE)' $(if $(os-image),$(os-image),$(os-layers))
+	$(Q)$(if $(os-image),cp --sparse=always $(os-image) $@.tmp && mv $@.tmp $@,\
+	    tools/rootfs-pack --output $@ --size '$(OS_SIZE)' --free '$(OS_FREE)' --init '$(os-init)' $(os-layers))
 
+oci-device := $(if $(OCI_IMAGE_URI),$(blueprint-out)/oci.ext4)
+# The digest of the image's manifest, as its layout tells it.
+oci-digest = jq -r --arg ref '$(word 2,$(subst :, ,$(oci-image)))' '[.manifests[] | \
+    select($$ref == "" or .annotations."org.opencontainers.image.ref.name" == $$ref)][0].digest // empty' $(oci-layout)/index.json
 #: blueprint - everything a machine starts from, in out/blueprint
 blueprint: $(blueprint-out)/blueprint.json
 boot-args := console=ttyS0 panic=1 reboot=t root=/dev/vda rootfstype=ext4 rw net.ifnames=0 tsc=unstable \
     lapic=notscdeadline i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd printk.devkmsg=on
 $(eval $(call inputs,$(blueprint-out).inputs,$(KERNEL_ARGS) $(boot-args)))
 $(blueprint-out)/blueprint.json: $(blueprint-out).inputs $(kernel-out)/made.txt $(os-out)/rootfs.ext4 \
-    $(wildcard $(blueprint-out)/oci.ext4) tools/blueprint-make
+    $(oci-device) tools/blueprint-make
 	$(call say,BLUEPRINT,$(@D))
 	$(Q)tools/blueprint-make --output $(@D) --boot-args '$(strip $(boot-args) $(KERNEL_ARGS))' \
 	    --device kernel=$(kernel-out)/vmlinux \
@@ -89,7 +95,11 @@ $(blueprint-out)/blueprint.json: $(blueprint-out).inputs $(kernel-out)/made.txt 
 	    --device disk=$(os-out)/rootfs.ext4 \
 	    $(addprefix --device oci=,$(filter %/oci.ext4,$^)) \
 	    --made-kernel "$$(cat $(kernel-out)/made.txt)" \
+	    $(if $(OCI_IMAGE_URI),--image-reference '$(OCI_IMAGE_URI)' --image-digest "$$($(oci-digest))") \
 	    --made-root '$(if $(OS_ROOTFS),$(notdir $(OS_ROOTFS)),Debian $(OS_SUITE): crun busybox-static $(OS_PACKAGES))'
+
+# The oci stage decides by content whether there is something to do, and leaves the file alone if not.
+$(blueprint-out)/oci.ext4: build/oci ;
 
 #: clean/kernel, clean/os, clean/blueprint - remove what the goal of that name made (packages stay in out/cache)
 clean/kernel:

@@ -35,7 +35,9 @@ deps-oci/ext4 := oci/tree
 pkgs-oci/ext4 := ext2fs com_err
 
 # blueprint: the vocabulary of a machine that has not been started
-MODULES += blueprint
+# (blueprint/guest first: a file belongs to the first module that fits.)
+MODULES += blueprint/guest blueprint
+deps-blueprint/guest := runtime/wire
 deps-blueprint := runtime/base
 pkgs-blueprint := libarchive libzstd liblzma liblz4 zlib
 
@@ -56,3 +58,4 @@ deps-tools := oci/assemble oci/ext4 blueprint
 deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
+deps-tools/vmmctl := runtime/vmm

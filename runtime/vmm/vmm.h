@@ -204,11 +204,12 @@ struct vmm_options {
     const char *cgroup_parent; /* NULL = the program's name, as the jailer has it */
     int console_in;            /* bytes typed into the console; -1 = none. Owned by the caller until
                                   vmm_free(); a tty is the caller's to put into raw mode */
-    int console_out; /* where the console's bytes go too; -1 = they are kept for errors only */
-    const char *vhost_vsock; /* QEMU with machine.vsock: path of the file that answers the
-                                vhost-vsock ioctls (runtime/vsock), opened by vmm_start() */
-    int serial_fd;           /* QEMU: a connected stream socket as second serial port; -1 = none */
-    uint64_t timeout_ns;     /* for any one act; 0 = VMM_TIMEOUT_NS */
+    int console_out;     /* where the console's bytes go too; -1 = they are kept for errors only */
+    int vhost_vsock_fd;  /* QEMU with machine.vsock: an fd that answers the vhost-vsock ioctls
+                            (vsock_open()); -1 = none. The caller closes its copy after
+                            vmm_start() */
+    int serial_fd;       /* QEMU: a connected stream socket as second serial port; -1 = none */
+    uint64_t timeout_ns; /* for any one act; 0 = VMM_TIMEOUT_NS */
 };
 
 /* Generous: a busy host must not fail an act that would have succeeded. */
@@ -216,7 +217,8 @@ struct vmm_options {
 
 #define VMM_OPTIONS_INIT                                                                           \
     {                                                                                              \
-        .numa_node = -1, .console_in = -1, .console_out = -1, .serial_fd = -1                      \
+        .numa_node = -1, .console_in = -1, .console_out = -1, .vhost_vsock_fd = -1,                \
+        .serial_fd = -1                                                                            \
     }
 
 struct vmm_features {

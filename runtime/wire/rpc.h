@@ -60,16 +60,17 @@ enum rpc_kind {
 /* One message. Texts are NUL-terminated UTF-8; what was not valid UTF-8 has become U+FFFD. */
 struct rpc_message {
     enum rpc_kind kind;
+    bool has_resume; /* RPC_REQUEST: resume is set */
     char call[RPC_CALL_MAX + 1];
     /* RPC_REQUEST */
     char function[RPC_FUNCTION_MAX + 1];
+    /* RPC_RESPONSE: white space around it is taken off, "" = success */
+    char error[RPC_ERROR_TEXT_MAX + 1];
+    /* RPC_REQUEST */
     size_t n_args;
-    bool has_resume;
     struct rpc_resume resume;
     const char *problem; /* a constant text when the request is well-formed JSON but no proper
                           * request; the callee answers with it. NULL = none */
-    /* RPC_RESPONSE: white space around it is taken off, "" = success */
-    char error[RPC_ERROR_TEXT_MAX + 1];
 };
 
 /* Cuts a byte stream into messages. */

@@ -4,7 +4,7 @@
  * Two entries, one end. pvh_start: 32-bit protected mode without paging, ebx = start info (Xen's PVH
  * boot ABI, which QEMU's -kernel follows by the note below). linux_start: the ELF's entry, 64-bit
  * mode, rsi = boot_params (Linux' 64-bit boot protocol, which Firecracker follows). Both go on with
- * our own page tables and segments to main(boot, kind).
+ * our own page tables and segments to guest_main(boot, kind).
  */
         .section .note.pvh, "a", @note
         .align 4
@@ -61,7 +61,7 @@ common:
         movl %eax, %fs
         movl %eax, %gs
         leaq stack_top, %rsp
-        call main
+        call guest_main
 1:      cli
         hlt
         jmp 1b

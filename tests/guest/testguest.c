@@ -14,7 +14,7 @@
 #define CHUNK 16 /* pages written between two looks at the serial port */
 
 /* start.S calls these and has those. */
-void main(const uint8_t *boot, int kind);
+void guest_main(const uint8_t *boot, int kind);
 void fault(uint64_t vector, uint64_t rip, uint64_t address);
 extern char timer_entry[], ignore_entry[], fault_stubs[];
 
@@ -294,7 +294,7 @@ static void loop(uint64_t beat)
     }
 }
 
-void main(const uint8_t *boot, int kind)
+void guest_main(const uint8_t *boot, int kind)
 {
     const char *line = command_line(boot, kind);
     const uint64_t pages = parameter(line, "pages", 256);

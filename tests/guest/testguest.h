@@ -3,8 +3,9 @@
  * outside
  *
  * The guest is a whole operating system of one loop: it counts ticks, writes memory in a pattern
- * and talks on the serial port. It needs no driver, no disk and milliseconds to boot, on QEMU and
- * on Firecracker. Guest-physical addresses below 3 GiB are offsets in the memory file of both.
+ * and talks on the serial port. It needs no driver, no disk and milliseconds to boot, on QEMU (q35;
+ * microvm with pic=on,pit=on) and on Firecracker. Guest-physical addresses below 2 GiB are offsets
+ * in the memory file of all of them.
  *
  *     0x100000  code, data, page tables, stack
  *     0x200000  struct testguest: what it does, readable from outside at any time

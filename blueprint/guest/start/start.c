@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -318,6 +319,9 @@ int main(int argc, char **argv)
         say("start: %s", strerror(errno));
         return 1;
     }
+    /* What systemd gives its services: the kernel's own 4096 is too low for servers. */
+    const struct rlimit files = {.rlim_cur = 1024, .rlim_max = 524288};
+    (void)setrlimit(RLIMIT_NOFILE, &files);
     /* Both ends stay open here: the reading end never sees an end of file between two starts. */
     s.output = ends[0];
     s.output_in = ends[1];

@@ -13,7 +13,7 @@ PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2
 
 # To test.
 PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
-    docker-registry util-linux time mandoc spin
+    docker-registry util-linux busybox-static time mandoc spin
 
 # To lint (`make lint` installs them on its own).
 PACKAGES_LINT := clang-tidy clang-format cppcheck

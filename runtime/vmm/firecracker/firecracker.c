@@ -69,8 +69,13 @@ static int prepare_cgroup(struct vmm *vmm, struct firecracker *f, const struct v
 /* What the jailer of an earlier process put into the VM directory; it refuses to find it there. */
 static int remove_jail(struct vmm *vmm, const char *program, struct error *err)
 {
-    const char *const names[] = {"dev", "run", program};
+    cleanup_free char *pid_file = NULL;
 
+    if (asprintf(&pid_file, "%s.pid", program) < 0) {
+        pid_file = NULL;
+        return error_oom(err);
+    }
+    const char *const names[] = {"dev", "run", program, pid_file};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         if (output_remove_tree(vmm->dir_fd, names[i], err) < 0)
             return error_wrap(err, "VM directory %s", vmm->directory);

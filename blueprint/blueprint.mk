@@ -109,8 +109,5 @@ clean/os:
 clean/blueprint:
 	rm -rf $(blueprint-out) $(blueprint-out).inputs
 
-#: bench/boot - time from QEMU's start to redis answering, against the bare kernel
-.PHONY: bench/boot
+# tests/bench/boot.sh boots what stands there.
 bench/boot: blueprint
-	@rm -rf $(OUTPUT_DIR)/bench/boot
-	$(Q)GUEST_CC='$(GUEST_CC)' tests/bench/boot.sh $(blueprint-out) $(OUTPUT_DIR)/bench/boot

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # boot.sh - from QEMU's exec to redis answering, against the same kernel that only prints and powers off
 #
-#   boot.sh BLUEPRINT WORKDIR [ROUNDS]
-#
-# Both in turn, ROUNDS times (default 5), medians; exit status 1 when the ratio is over 2.5.
+# Run by `make bench/boot`, on $OUTPUT_DIR/blueprint. Both in turn, BENCH_ROUNDS times (default 5), medians; exit
+# status 1 when the ratio is over 2.5.
 set -euo pipefail
-bp=$(cd "$1" && pwd)
-rounds=${3:-5}
+output=$(cd "${OUTPUT_DIR:-out}" && pwd)
+bp=$output/blueprint
+rounds=${BENCH_ROUNDS:-5}
 export TEST_TOP=$PWD
-mkdir -p "$2"
-cd "$2"
+rm -rf "$output/bench/boot"
+mkdir -p "$output/bench/boot"
+cd "$output/bench/boot"
 . "$TEST_TOP/tests/lib/functions.sh"
 . "$TEST_TOP/tests/lib/machine.sh"
 

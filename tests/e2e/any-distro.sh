@@ -1,0 +1,22 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# any-distro.sh - examples/any-distro as its README says: a Debian with systemd, redis in the guest itself, no image
+. "$TEST_TOP/tests/lib/functions.sh"
+. "$TEST_TOP/tests/lib/machine.sh"
+requires_command qemu-system-x86_64
+requires_command mmdebstrap
+requires_root # or user namespaces with subordinate ids, which a test cannot rely on
+[ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
+plan 5
+
+out=$PWD/out
+bp=$out/blueprint
+mkdir -p "$out/cache"
+cp -a "$TEST_TOP"/out/cache/linux-image-* "$out/cache/" 2>/dev/null
+ok "a root as debootstrap makes it" "$TEST_TOP/examples/any-distro/make-root.sh" "$out/root.tar"
+ok "becomes a blueprint" make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" obj=out/obj/release guest-obj=out/obj/guest \
+    own-guest=out/obj/guest OCI_IMAGE_URI= OS_ROOTFS="$out/root.tar" OS_OVERLAY=examples/any-distro/overlay OS_FREE=64M blueprint
+is "without an image" "$(blueprint-check "$bp" | cut -f1 | tr '\n' ' ')" "kernel initrd disk "
+machine_start "$bp"
+ok "redis answers" wait_for 400 machine_ping
+ok "systemd started the agent" wait_line 100 console 'Started.*drafter-agent|Drafter agent'

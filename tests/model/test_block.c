@@ -12,7 +12,8 @@
 
 #define SIZE (1u << 20)
 #define ODD_SIZE (SIZE - 1234) /* no multiple of anything */
-#define STEPS 900
+#define STEPS 600
+UNIT_TIMEOUT(400);
 
 static struct error err;
 static uint64_t rng;

@@ -32,6 +32,7 @@ bare() {
 full() {
     local t
     t=$(now)
+    machine_patience=0.1
     machine_start "$bp"
     wait_for 300 machine_ping
     took=$((($(now) - t) / 1000000))

@@ -216,7 +216,7 @@ static int open_session(struct mount *m, struct error *err)
      */
     bool root = geteuid() == 0;
     char options[] = "default_permissions,fsname=drafter,subtype=drafter,nosuid,nodev,noatime,"
-                     "allow_other,auto_unmount";
+                     "allow_other";
     if (!root)
         *strstr(options, ",allow_other") = '\0';
     char program[] = "drafter", dash_o[] = "-o";
@@ -269,7 +269,7 @@ int mount_start(struct mount *m, struct error *err)
     m->dev = st.st_dev;
     if (geteuid() == 0)
         lift_limits(m);
-    else if (watcher_start(m, err) < 0)
+    if (watcher_start(m, err) < 0)
         goto fail;
     return 0;
 fail:

@@ -20,8 +20,8 @@
  * The end: mount_stop() flushes what the page cache still holds, detaches the mount, and breaks the
  * connection, so that a user who still has a file open gets ENOTCONN and never hangs. When the
  * process dies without that, the kernel breaks the connection at once (a mapped page that is not
- * cached gives SIGBUS), and a fusermount3 process that waits for our end (auto_unmount) detaches
- * the mount. A mount that an earlier process left dead on the folder is detached by mount_start().
+ * cached gives SIGBUS), and a small process that waits for our end detaches the mount (watcher.c).
+ * A mount that an earlier process left dead on the folder is detached by mount_start().
  *
  * A worker must never wait for something that needs another worker of the same mount for ever: up
  * to MOUNT_WORKERS_MAX requests are served at once.

@@ -29,7 +29,7 @@ struct mount {
     bool mounted;
     dev_t dev; /* of the mount; 0 = not known yet */
     int stop_fd;
-    pid_t watcher; /* of an ordinary user's mount; 0 = none */
+    pid_t watcher; /* 0 = none */
     int watcher_fd;
     atomic_bool stopping;
     atomic_uint idle; /* workers without a request */

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* watcher.c - a small process that detaches a user's mount when we die
+/* watcher.c - a small process that detaches the mount when we die
  *
- * Theory of operation: as root libfuse's auto_unmount does this. As an ordinary user it cannot: the
- * mount is closed to everybody but that user, so the waiting fusermount3, which is root, does not
- * see that it is dead and leaves it. So we wait ourselves: a shell in a session of its own reads
- * from a pipe whose other end only this process holds, and when that ends, looks whether the mount
- * is dead, and asks fusermount3 to detach it. PDEATHSIG would be wrong here: it is to live longer
- * than we do.
+ * Theory of operation: libfuse's auto_unmount is meant for this and fails twice. A user's mount is
+ * closed to everybody else, so the waiting fusermount3, which is root, cannot see that it is dead;
+ * and as root it looks only once, which may be while the connection is just ending, and then leaves
+ * the mount. So we wait ourselves: a shell in a session of its own reads from a pipe whose other
+ * end only this process holds; when that ends, it asks the mount, which answers when it is alive or
+ * finally dead, and detaches a dead one. PDEATHSIG would be wrong here: it is to live longer than
+ * we do.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +19,8 @@
 #include "runtime/block/expose/mount_private.h"
 
 /* $1: the folder. A live mount (of a successor that was quick) answers ls. */
-static const char script[] =
-    "read -r _; ls -- \"$1\" >/dev/null 2>&1 || exec fusermount3 -u -z -q -- \"$1\"";
+static const char script[] = "read -r _; ls -- \"$1\" >/dev/null 2>&1 || fusermount3 -u -z -q -- "
+                             "\"$1\" || umount -l -- \"$1\"";
 
 int watcher_start(struct mount *m, struct error *err)
 {

@@ -50,7 +50,8 @@ deps-runtime/vmm := runtime/memory runtime/vsock runtime/guestlink
 pkgs-runtime/vmm := libcurl
 MODULES += runtime/snapshot runtime/migrate runtime/peer
 deps-runtime/snapshot := runtime/vmm blueprint
-deps-runtime/migrate := runtime/vmm runtime/transport blueprint
+deps-runtime/migrate := runtime/block runtime/wire runtime/transport
+pkgs-runtime/migrate := libzstd
 deps-runtime/peer := runtime/snapshot runtime/migrate
 
 # Programs: what a main may see. The first two lines are the defaults of their folders.

@@ -76,7 +76,12 @@ int greeting_decode(const uint8_t in[GREETING_SIZE], struct greeting *ret, struc
     return 0;
 }
 
-void frame_encode(const struct frame *f, const void *payload, uint8_t out[FRAME_HEADER_SIZE])
+void frame_seal(struct frame *f, const void *payload)
+{
+    f->payload_crc = f->length ? wire_crc32c(payload, f->length) : 0;
+}
+
+void frame_encode(const struct frame *f, uint8_t out[FRAME_HEADER_SIZE])
 {
     out[0] = f->type;
     out[1] = f->encoding;
@@ -85,7 +90,7 @@ void frame_encode(const struct frame *f, const void *payload, uint8_t out[FRAME_
     put_le64(out + 8, f->sequence);
     put_le64(out + 16, f->offset);
     put_le32(out + 24, f->extent);
-    put_le32(out + 28, f->length ? wire_crc32c(payload, f->length) : 0);
+    put_le32(out + 28, f->payload_crc);
     put_le32(out + 32, 0);
     put_le32(out + 36, wire_crc32c(out, 36));
 }

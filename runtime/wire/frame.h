@@ -123,8 +123,10 @@ void greeting_encode(const struct greeting *g, uint8_t out[GREETING_SIZE]);
  * the two. Returns 0. */
 int greeting_decode(const uint8_t in[GREETING_SIZE], struct greeting *ret, struct error *err);
 
-/* Fills the payload's CRC from `payload` (length bytes; may be NULL when length is 0). */
-void frame_encode(const struct frame *f, const void *payload, uint8_t out[FRAME_HEADER_SIZE]);
+/* Sets payload_crc from `payload` (length bytes; may be NULL when length is 0). Apart from the header,
+ * because it takes time and needs no order. */
+void frame_seal(struct frame *f, const void *payload);
+void frame_encode(const struct frame *f, uint8_t out[FRAME_HEADER_SIZE]);
 /* Checks the header's CRC, type, encoding and limits, and that the sequence is `expected`. The
  * payload is checked with frame_check_payload() once it is there. Returns 0. */
 int frame_decode(const uint8_t in[FRAME_HEADER_SIZE], uint64_t expected, struct frame *ret,

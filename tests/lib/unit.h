@@ -7,9 +7,9 @@
  *     }
  *     END_TEST
  *
- * Each file is a program of its own: unit_main.c collects its tests from a linker section, runs each
- * in a process of its own and prints TAP. A test that cannot run here calls unit_skip("needs root")
- * before it asserts anything. Tests run in an empty work folder that is theirs.
+ * Each file is a program of its own: unit_main.c collects its tests from a linker section, runs
+ * each in a process of its own and prints TAP. A test that cannot run here calls unit_skip("needs
+ * root") before it asserts anything. Tests run in an empty work folder that is theirs.
  */
 #ifndef TESTS_LIB_UNIT_H
 #define TESTS_LIB_UNIT_H

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* unit_main.c - runs the tests of one file and prints TAP
  *
- * libcheck forks per test. A skip has no place in libcheck's results, so the child leaves its reason
- * in a file named after its test and passes; the TAP lines are written here, from both.
+ * libcheck forks per test. A skip has no place in libcheck's results, so the child leaves its
+ * reason in a file named after its test and passes; the TAP lines are written here, from both.
  */
 #include "tests/lib/unit.h"
 
@@ -13,7 +13,9 @@
 
 extern const TTest *const __start_unit_tests[];
 extern const TTest *const __stop_unit_tests[];
-__attribute__((weak)) const int unit_timeout = 120;
+extern const int unit_timeout __attribute__((weak)); /* a file may define it: UNIT_TIMEOUT() */
+
+#define DEFAULT_TIMEOUT 120
 
 static uint64_t seed;
 
@@ -56,7 +58,7 @@ static int run_one(const TTest *test, int number)
     (void)snprintf(skip, sizeof(skip), "%d", number);
     (void)setenv("UNIT_CURRENT", skip, 1);
     (void)snprintf(skip, sizeof(skip), "skip.%d", number);
-    tcase_set_timeout(tcase, unit_timeout);
+    tcase_set_timeout(tcase, &unit_timeout ? unit_timeout : DEFAULT_TIMEOUT);
     tcase_add_test(tcase, test);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

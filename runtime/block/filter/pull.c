@@ -245,9 +245,13 @@ DEFINE_CLEANUP(cleanup_pull_p, struct pull *, pull_free)
 
 static int pull_close(struct block *next, void *self, struct error *err)
 {
+    struct pull *p = self;
+
     (void)next;
     (void)err;
-    pull_free(self);
+    if (p->opt.release)
+        p->opt.release(p->opt.opaque);
+    pull_free(p);
     return 0;
 }
 

@@ -34,6 +34,8 @@ struct pull_options {
     /* Asks for the block at offset ahead of all others. Called without a lock, from any thread,
      * once a block until pull_again(). Must not wait for the arrival. */
     void (*request)(void *opaque, uint64_t offset, uint64_t len);
+    /* Called once, when the layer is closed: no request will come any more. May be NULL. */
+    void (*release)(void *opaque);
     void *opaque;
 };
 

@@ -59,7 +59,8 @@ UNIT_TEST(every_damaged_header_bit_is_seen)
     struct error err;
 
     memset(payload, 7, sizeof(payload));
-    frame_encode(&f, payload, bytes);
+    frame_seal(&f, payload);
+    frame_encode(&f, bytes);
     ck_assert_int_eq(frame_decode(bytes, 9, &got, &err), 0);
     ck_assert_int_eq(frame_check_payload(&got, payload, &err), 0);
     payload[4095] ^= 1;
@@ -100,7 +101,9 @@ UNIT_TEST(limits_hold_for_every_type)
 
     static uint8_t payload[WIRE_PAYLOAD_MAX + 16];
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        frame_encode(&bad[i], payload, bytes);
+        struct frame f = bad[i];
+        frame_seal(&f, payload);
+        frame_encode(&f, bytes);
         ck_assert_msg(frame_decode(bytes, 0, &got, &err) == -1, "case %zu", i);
         ck_assert_int_eq(err.code, EPROTO);
     }

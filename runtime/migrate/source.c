@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: Apache-2.0
+/* source.c - the side that has the machine (target.c is the other; read them side by side)
+ *
+ * Theory of operation: migrate_send()'s thread walks the stages of the table at the end of this
+ * file; a reader thread per link turns what the target says into flags, and copy.c's threads send
+ * pages. Each stage either succeeds, or fails before the commit (then its rollback and those of the
+ * stages before it run, last first), or fails after it (then the link is taken up again).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "runtime/block/filter/dirty.h"
+#include "runtime/migrate/source.h"
+
+#define OFFER_MAX (WIRE_MACHINE_MAX + WIRE_DEVICES_MAX * (WIRE_NAME_MAX + 64))
+#define STATE_STEP (256u << 10)
+
+static void enter(struct source *s, enum migrate_stage stage)
+{
+    s->status.stage = stage;
+    log_debug(context_log(s->ctx), "Migration stage", log_str("stage", migrate_stage_name(stage)));
+    source_report(s, true);
+}
+
+/* ---- pages that changed ---- */
+
+/* Sends the set pages of device d as ABSENT frames: from now on the target does not have them. */
+static int send_absent(struct source *s, size_t d, const struct bitmap *pages, struct error *err)
+{
+    const uint64_t size = block_size(s->devices[d].block);
+    const struct migrate_watch *w = s->options->watch;
+    cleanup_free uint8_t *list = malloc((size_t)WIRE_RANGES_MAX * 16);
+    uint64_t page = bitmap_next_set(pages, 0);
+
+    if (!list)
+        return error_oom(err);
+    while (page < pages->size) {
+        struct frame f = {.type = FRAME_ABSENT, .device = (uint16_t)d};
+        while (page < pages->size && f.length < WIRE_RANGES_MAX * 16) {
+            uint64_t stop = bitmap_next_clear(pages, page);
+            struct wire_range r = {page * COPY_PAGE, (stop - page) * COPY_PAGE};
+            if (r.offset + r.length > size)
+                r.length = size - r.offset;
+            f.length += (uint32_t)range_encode(&r, list + f.length);
+            if (w && w->trace)
+                w->trace(w->opaque, MIGRATE_TRACE_DIRTIED, s->devices[d].name, r.offset, r.length);
+            page = bitmap_next_set(pages, stop);
+        }
+        if (link_send(s->link, &f, list, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Fetches what device d's filter saw since the last look, tells the target, and sets it pending.
+ * *ret_blocks (may be NULL): how many blocks of the device were touched. */
+static int look(struct source *s, size_t d, uint64_t *ret_blocks, struct error *err)
+{
+    const struct migrate_device *dev = &s->devices[d];
+    struct bitmap pages = {0};
+    uint64_t per_block = dev->block_size / COPY_PAGE, blocks = 0;
+
+    if (bitmap_init(&pages, (block_size(dev->block) + COPY_PAGE - 1) / COPY_PAGE, err) < 0)
+        return -1;
+    int rc = 0;
+    uint64_t n = dirty_take(dirty_find(dev->block), &pages);
+    if (n) {
+        for (uint64_t p = bitmap_next_set(&pages, 0); p < pages.size;
+             p = bitmap_next_set(&pages, p - p % per_block + per_block))
+            blocks++;
+        rc = send_absent(s, d, &pages, err);
+        if (rc == 0)
+            copy_add(s->copy, d, &pages);
+        s->status.dirty_pages += n;
+        s->result.pages_resent += n;
+    }
+    bitmap_destroy(&pages);
+    if (ret_blocks)
+        *ret_blocks = blocks;
+    return rc < 0 ? error_wrap(err, "device %s: find what changed", dev->name) : 0;
+}
+
+static int look_at_all(struct source *s, struct error *err)
+{
+    s->status.dirty_pages = 0;
+    if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
+        return error_wrap(err, "flush the machine's memory");
+    for (size_t d = 0; d < s->n; d++)
+        if (look(s, d, NULL, err) < 0)
+            return -1;
+    return 0;
+}
+
+/* ---- the stages before the commit ---- */
+
+static int stage_greet(struct source *s, struct error *err)
+{
+    struct greeting theirs;
+    static const uint8_t none[WIRE_SESSION_SIZE];
+
+    if (link_greet(s->link, &s->greeting, &theirs, err) < 0)
+        return -1;
+    if (memcmp(theirs.session, none, sizeof(none)) != 0)
+        return error_set(err, EPROTO, "%s: wants to take up a migration that is not known here",
+                         link_peer(s->link));
+    return source_listen(s, err);
+}
+
+static int stage_offer(struct source *s, struct error *err)
+{
+    cleanup_free struct wire_device *devices = calloc(s->n, sizeof(*devices));
+    cleanup_free uint8_t *payload = malloc(OFFER_MAX);
+    const char *machine = s->options->machine ? s->options->machine : "{}";
+
+    if (!devices || !payload)
+        return error_oom(err);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct migrate_device *d = &s->devices[i];
+        struct block_identity id = {0};
+        (void)strncpy(devices[i].name, d->name, WIRE_NAME_MAX);
+        devices[i].size = block_size(d->block);
+        devices[i].block_size = d->block_size;
+        devices[i].flags = d->memory ? DEVICE_MEMORY : 0;
+        if (d->share_base) {
+            if (block_identity(d->block, &id, err) < 0)
+                return error_wrap(err, "device %s", d->name);
+            if (!id.has_digest)
+                return error_set(err, EINVAL,
+                                 "device %s: its base has no digest to prove that "
+                                 "both sides have the same",
+                                 d->name);
+            devices[i].flags |= DEVICE_BASE;
+            memcpy(devices[i].base, id.digest, sizeof(id.digest));
+        }
+    }
+    int len = offer_encode(devices, s->n, machine, strlen(machine), payload, OFFER_MAX);
+    if (len < 0)
+        return error_set(err, EINVAL,
+                         "offer: a device name or the machine's description is out "
+                         "of its limits");
+    struct frame f = {.type = FRAME_OFFER, .length = (uint32_t)len};
+    if (link_send(s->link, &f, payload, err) < 0)
+        return -1;
+    return source_wait(s, &s->accepted, 0, "an answer to the offer", err);
+}
+
+static int copy_everything(struct source *s, struct error *err)
+{
+    copy_set_link(s->copy, s->link);
+    if (copy_add_all(s->copy, s->shares_base, err) < 0)
+        return -1;
+    return 0;
+}
+
+static int drain_pending(struct source *s, struct error *err)
+{
+    int rc = copy_wait(s->copy, source_lost, s, err);
+
+    return rc == 1 ? source_why(s, err) : rc;
+}
+
+/* What changed before a copy of everything is sent by it: forgotten before the first page is read.
+ */
+static int forget_changes(struct source *s, struct error *err)
+{
+    for (size_t d = 0; d < s->n; d++) {
+        struct dirty *dirty = dirty_find(s->devices[d].block);
+        struct bitmap before = {0};
+        if (!dirty)
+            return error_set(err, EINVAL, "device %s: its stack has no filter \"dirty\"",
+                             s->devices[d].name);
+        if (bitmap_init(&before, dirty_size(dirty), err) < 0)
+            return -1;
+        (void)dirty_take(dirty, &before);
+        bitmap_destroy(&before);
+    }
+    return 0;
+}
+
+static int stage_copy(struct source *s, struct error *err)
+{
+    if (forget_changes(s, err) < 0)
+        return -1;
+    if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY)
+        return 0; /* everything is sent once the machine stands still */
+    if (copy_everything(s, err) < 0)
+        return -1;
+    return drain_pending(s, err);
+}
+
+struct cycle {
+    uint32_t total, below;
+    bool ready;
+    uint64_t due_ns;
+};
+
+/* One look at a device in settle, judged by its knobs (see the manual page: maxDirtyBlocks,
+ * minCycles, maxCycles). */
+static int settle_one(struct source *s, size_t d, struct cycle *c, struct error *err)
+{
+    const struct migrate_device *dev = &s->devices[d];
+    uint64_t blocks;
+
+    if (look(s, d, &blocks, err) < 0)
+        return -1;
+    c->total++;
+    if (blocks < dev->max_dirty_blocks) {
+        if (++c->below > dev->min_cycles)
+            c->ready = true;
+    } else {
+        c->below = 0;
+    }
+    if (c->total >= dev->max_cycles)
+        c->ready = true;
+    c->due_ns = link_now_ns() + dev->cycle_throttle_ns;
+    return 0;
+}
+
+/* Waits until the first device that is not ready is due; the link's loss ends the wait. */
+static int wait_until_due(struct source *s, const struct cycle *cycles, struct error *err)
+{
+    static const bool never = false;
+    uint64_t due = UINT64_MAX;
+
+    for (size_t d = 0; d < s->n; d++)
+        if (!cycles[d].ready && cycles[d].due_ns < due)
+            due = cycles[d].due_ns;
+    if (due > link_now_ns() && source_wait(s, &never, due, "the next round", err) < 0 &&
+        (!err || err->code != ETIMEDOUT))
+        return -1;
+    return 0;
+}
+
+static int stage_settle(struct source *s, struct error *err)
+{
+    cleanup_free struct cycle *cycles = calloc(s->n, sizeof(*cycles));
+    size_t waiting = 0;
+
+    if (!cycles)
+        return error_oom(err);
+    for (size_t d = 0; d < s->n; d++) {
+        cycles[d].ready = s->devices[d].max_cycles == 0;
+        waiting += !cycles[d].ready;
+    }
+    if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY)
+        return 0;
+    while (waiting) {
+        struct error late = ERROR_INIT;
+        if (wait_until_due(s, cycles, &late) < 0) {
+            if (err)
+                *err = late;
+            return -1;
+        }
+        s->status.round = ++s->result.rounds;
+        s->status.dirty_pages = 0;
+        if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
+            return error_wrap(err, "flush the machine's memory");
+        waiting = 0;
+        uint64_t now = link_now_ns();
+        for (size_t d = 0; d < s->n; d++) {
+            if (cycles[d].due_ns <= now && settle_one(s, d, &cycles[d], err) < 0)
+                return -1;
+            waiting += !cycles[d].ready;
+        }
+        source_report(s, true);
+        if (drain_pending(s, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int send_state(struct source *s, struct error *err)
+{
+    cleanup_free uint8_t *state = NULL;
+    size_t len = 0;
+
+    if (s->machine->save(s->machine->opaque, &state, &len, err) < 0)
+        return error_wrap(err, "save the machine's state");
+    if (len > WIRE_STATE_MAX)
+        return error_set(err, EFBIG, "the machine's state has %zu bytes (at most %llu)", len,
+                         (unsigned long long)WIRE_STATE_MAX);
+    /* What saving the state touched belongs to the last set. */
+    if (look_at_all(s, err) < 0)
+        return -1;
+    for (size_t at = 0; at < len; at += STATE_STEP) {
+        struct frame f = {.type = FRAME_STATE,
+                          .offset = at,
+                          .length = (uint32_t)(len - at < STATE_STEP ? len - at : STATE_STEP)};
+        if (link_send(s->link, &f, state + at, err) < 0)
+            return -1;
+    }
+    /* Without post-copy the target hears that the machine stands still when it has everything. */
+    if (s->options->postcopy == MIGRATE_POSTCOPY_OFF && drain_pending(s, err) < 0)
+        return -1;
+    return link_send_word(s->link, FRAME_SUSPENDED, len, err);
+}
+
+static int stage_suspend(struct source *s, struct error *err)
+{
+    uint64_t deadline = 0;
+
+    if (record_begin(&s->record, s->options->record, s->greeting.session, link_peer(s->link), err) <
+        0)
+        return -1;
+    {
+        lock_scope(&s->lock);
+        s->suspended =
+            true; /* before READY can come in, and before a failure that needs resume() */
+        s->suspend_ns = link_now_ns();
+    }
+    if (s->machine->suspend(s->machine->opaque, err) < 0) {
+        lock_scope(&s->lock);
+        s->suspended = false; /* it runs on: nothing to undo */
+        return error_wrap(err, "suspend the machine");
+    }
+    if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY) {
+        if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
+            return error_wrap(err, "flush the machine's memory");
+        if (forget_changes(s, err) < 0 || copy_everything(s, err) < 0)
+            return -1;
+    } else if (look_at_all(s, err) < 0) {
+        return -1;
+    }
+    if (send_state(s, err) < 0)
+        return -1;
+    if (s->options->downtime_limit_ns)
+        deadline = s->suspend_ns + s->options->downtime_limit_ns;
+    if (source_wait(s, &s->ready, deadline, "READY", err) < 0) {
+        if (err && err->code == ETIMEDOUT && deadline)
+            return error_set(err, ETIMEDOUT,
+                             "%s: the machine would stand still for longer than the limit; it runs "
+                             "on here",
+                             link_peer(s->link));
+        return -1;
+    }
+    return context_check(s->ctx, err);
+}
+
+static void undo_suspend(struct source *s)
+{
+    struct error err = ERROR_INIT;
+
+    record_drop(&s->record);
+    if (!s->suspended)
+        return;
+    if (s->machine->resume(s->machine->opaque, &err) < 0)
+        log_event(context_log(s->ctx), LOG_LEVEL_ERROR, "Could not resume the machine",
+                  log_fields(log_str("error", err.text)));
+    s->result.suspended_ns = link_now_ns() - s->suspend_ns;
+    s->suspended = false;
+}
+
+/* ---- the commit and after ---- */
+
+/* Gets the target from READY to RUNNING, over as many links as it takes. */
+static int stage_commit(struct source *s, struct error *err)
+{
+    /* A failure after this line is the target's machine as far as we know. THE COMMIT. */
+    if (record_mark(&s->record, MIGRATE_RECORD_COMMITTED, err) < 0)
+        return -1;
+    {
+        lock_scope(&s->lock);
+        s->committed = true;
+    }
+    for (;;) {
+        if (!source_flag(s, &s->running))
+            (void)link_send_word(s->link, FRAME_COMMIT, 0, NULL);
+        if (source_wait(s, &s->running, 0, "RUNNING", err) == 0)
+            break;
+        if (context_check(s->ctx, NULL) < 0 || source_retake(s, err) < 0)
+            return -1;
+    }
+    copy_set_link(s->copy, s->link);
+    s->result.suspended_ns = link_now_ns() - s->suspend_ns;
+    s->status.suspended_ns = s->result.suspended_ns;
+    return 0;
+}
+
+static int stage_drain(struct source *s, struct error *err)
+{
+    for (;;) {
+        int rc = drain_pending(s, err);
+        if (rc == 0 && source_wait(s, &s->done, 0, "DONE", err) == 0)
+            break;
+        if (context_check(s->ctx, NULL) < 0 || !source_flag(s, &s->lost) ||
+            source_retake(s, err) < 0)
+            return -1;
+        copy_set_link(s->copy, s->link);
+    }
+    (void)record_mark(&s->record, MIGRATE_RECORD_MOVED, NULL);
+    (void)link_send_word(s->link, FRAME_BYE, 0, NULL);
+    return 0;
+}
+
+/* ---- the table ---- */
+
+static const struct {
+    enum migrate_stage stage;
+    int (*act)(struct source *s, struct error *err);
+    void (*undo)(
+        struct source *s); /* before the commit only; tolerates a stage that failed half-way */
+} stages[] = {
+    {MIGRATE_GREET, stage_greet, NULL},
+    {MIGRATE_OFFER, stage_offer, NULL},
+    {MIGRATE_COPY, stage_copy, NULL},
+    {MIGRATE_SETTLE, stage_settle, NULL},
+    {MIGRATE_SUSPEND, stage_suspend, undo_suspend},
+    {MIGRATE_COMMIT, stage_commit, NULL}, /* its first act is the last that may be undone */
+    {MIGRATE_DRAIN, stage_drain, NULL},
+};
+
+static const char *const stage_names[] = {
+    "greet", "offer", "copy", "settle", "suspend", "commit", "drain", "finished",
+};
+_Static_assert(ARRAY_SIZE(stage_names) == MIGRATE_STAGES, "a name for every stage");
+
+const char *migrate_stage_name(enum migrate_stage stage)
+{
+    return stage_names[stage];
+}
+
+static void roll_back(struct source *s, size_t failed, const char *why)
+{
+    if (s->link && !source_flag(s, &s->lost))
+        link_send_abort(s->link, 0, why);
+    for (size_t i = failed + 1; i-- > 0;)
+        if (stages[i].undo)
+            stages[i].undo(s);
+    s->result.outcome = MIGRATE_ROLLED_BACK;
+}
+
+static int walk(struct source *s, struct error *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(stages); i++) {
+        struct error why = ERROR_INIT;
+        enter(s, stages[i].stage);
+        if (stages[i].act(s, &why) == 0)
+            continue;
+        if (!s->committed || s->never_ran)
+            roll_back(s, i, why.text);
+        else
+            s->result.outcome = MIGRATE_IN_DOUBT;
+        if (err)
+            *err = why;
+        return error_wrap(err, "migration, %s", stage_names[stages[i].stage]);
+    }
+    enter(s, MIGRATE_FINISHED);
+    s->result.outcome = MIGRATE_MOVED;
+    return 0;
+}
+
+static void finish_result(struct source *s, struct migrate_result *ret)
+{
+    struct copy_counters c = {0};
+
+    if (s->copy)
+        copy_get_counters(s->copy, &c);
+    s->result.total_ns = link_now_ns() - s->start_ns;
+    s->result.bytes_received = s->counted_in;
+    s->result.bytes_sent = s->counted_out;
+    s->result.pages_plain = c.pages_plain;
+    s->result.pages_zero = c.pages_zero;
+    s->result.pages_base = c.pages_base;
+    s->result.wants = c.wants;
+    if (ret)
+        *ret = s->result;
+}
+
+int migrate_send(struct stream *stream, const struct migrate_device *devices, size_t n,
+                 const struct migrate_machine *machine, const struct migrate_send_options *options,
+                 const struct context *ctx, struct migrate_result *ret_result, struct error *err)
+{
+    struct source s = {.devices = devices,
+                       .n = n,
+                       .machine = machine,
+                       .options = options,
+                       .ctx = ctx,
+                       .start_ns = link_now_ns(),
+                       .record = {.fd = -1},
+                       .greeting = {.version_min = WIRE_VERSION,
+                                    .version_max = WIRE_VERSION,
+                                    .role = WIRE_SOURCE,
+                                    .features = WIRE_FEATURE_ZSTD | WIRE_FEATURE_POSTCOPY}};
+    struct copy_options copy_options = {.threads = options->concurrency,
+                                        .zstd_level = options->zstd_level,
+                                        .watch = options->watch,
+                                        .ctx = ctx};
+    pthread_condattr_t attr;
+    int rc = -1;
+
+    s.result.outcome = MIGRATE_ROLLED_BACK;
+    for (size_t i = 0; i < n; i++)
+        s.status.bytes_total += block_size(devices[i].block);
+    (void)pthread_mutex_init(&s.lock, NULL);
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&s.change, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    s.link = link_new(stream, options->idle_ns, options->bandwidth, ctx, err);
+    if (s.link) {
+        if (n == 0 || n > WIRE_DEVICES_MAX)
+            error_set(err, EINVAL, "migration: %zu devices (1 to %d)", n, WIRE_DEVICES_MAX);
+        else if (getrandom(s.greeting.session, sizeof(s.greeting.session), 0) !=
+                 sizeof(s.greeting.session))
+            error_sys(err, "migration: random bytes");
+        else if ((s.copy = copy_new(devices, n, &copy_options, err)))
+            rc = walk(&s, err);
+    }
+    source_drop_link(&s);
+    finish_result(&s, ret_result);
+    copy_free(s.copy);
+    record_close(&s.record);
+    (void)pthread_mutex_destroy(&s.lock);
+    (void)pthread_cond_destroy(&s.change);
+    return rc;
+}

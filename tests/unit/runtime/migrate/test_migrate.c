@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+/* test_migrate.c - migrations that go well, and those that end in a way of their own; threads: yes
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/base/io.h"
+#include "tests/lib/moves.h"
+#include "tests/lib/unit.h"
+
+#define SECOND UINT64_C(1000000000)
+
+struct pair {
+    struct world world;
+    struct fakevm a, b;
+};
+
+static void set_up(struct pair *p)
+{
+    fakevm_work_in_memory();
+    world_init(&p->world, 300, 500);
+    fakevm_make(&p->a, &p->world, "a", unit_seed());
+    fakevm_empty(&p->b, &p->world, "b", unit_seed() + 1);
+    p->a.rate = p->b.rate = 4;
+    fakevm_run(&p->a);
+    while (atomic_load(&p->world.writes) < 200) /* so that there is something to move */
+        (void)sched_yield();
+}
+
+static void tear_down(struct pair *p)
+{
+    fakevm_destroy(&p->a);
+    fakevm_destroy(&p->b);
+    world_destroy(&p->world);
+}
+
+static void moves_well(struct move *m)
+{
+    struct pair p;
+
+    set_up(&p);
+    move_run(m, &p.a, &p.b);
+    ck_assert_msg(m->source_rc == 0, "%s", m->source_err.text);
+    ck_assert_msg(m->target_rc == 0, "%s", m->target_err.text);
+    ck_assert_int_eq(m->source.outcome, MIGRATE_MOVED);
+    ck_assert_int_eq(m->target.outcome, MIGRATE_MOVED);
+    ck_assert_ptr_eq(move_check(m, &p.a, &p.b), &p.b);
+    tear_down(&p);
+}
+
+UNIT_TEST(precopy_then_last_set)
+{
+    struct move m = {0};
+    moves_well(&m);
+    ck_assert_uint_ge(m.source.rounds, 1);
+    ck_assert_uint_gt(m.source.pages_plain, 0);
+}
+END_TEST
+
+UNIT_TEST(everything_before_it_runs)
+{
+    struct move m = {.send = {.postcopy = MIGRATE_POSTCOPY_OFF}};
+    moves_well(&m);
+}
+END_TEST
+
+UNIT_TEST(target_insists_on_everything_before_it_runs)
+{
+    struct move m = {.receive = {.postcopy_off = true}};
+    moves_well(&m);
+}
+END_TEST
+
+UNIT_TEST(postcopy_from_the_start)
+{
+    struct move m = {.send = {.postcopy = MIGRATE_POSTCOPY_EARLY, .concurrency = 1}};
+    moves_well(&m);
+    ck_assert_uint_eq(m.source.rounds, 0);
+    ck_assert_uint_eq(m.source.pages_resent, 0);
+}
+END_TEST
+
+UNIT_TEST(compressed)
+{
+    struct move plain = {0}, packed = {.send = {.zstd_level = 1}};
+    moves_well(&plain);
+    moves_well(&packed);
+    ck_assert_uint_lt(packed.source.bytes_sent, plain.source.bytes_sent);
+}
+END_TEST
+
+UNIT_TEST(slow_link)
+{
+    struct pair p;
+    struct move m = {.send = {.bandwidth = 4000000, .postcopy = MIGRATE_POSTCOPY_EARLY}};
+
+    set_up(&p);
+    while (atomic_load(&p.world.writes) < 4000) /* until most pages hold something */
+        (void)sched_yield();
+    move_run(&m, &p.a, &p.b);
+    ck_assert_msg(m.source_rc == 0, "%s", m.source_err.text);
+    ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.b);
+    /* The limit is seen in the time, from below; a tenth of a second may go at once. */
+    ck_assert_uint_gt(m.source.bytes_sent, 1000000);
+    ck_assert_uint_ge(m.source.total_ns + SECOND / 5, m.source.bytes_sent * 250);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(ten_hops)
+{
+    struct world world;
+    struct fakevm vms[11];
+    char dir[16];
+
+    fakevm_work_in_memory();
+    world_init(&world, 100, 200);
+    fakevm_make(&vms[0], &world, "0", unit_seed());
+    vms[0].rate = 4;
+    fakevm_run(&vms[0]);
+    for (int i = 0; i < 10; i++) {
+        struct move m = {0};
+        (void)snprintf(dir, sizeof(dir), "%d", i + 1);
+        fakevm_empty(&vms[i + 1], &world, dir, 1);
+        vms[i + 1].rate = 4;
+        move_run(&m, &vms[i], &vms[i + 1]);
+        ck_assert_msg(m.source_rc == 0, "hop %d: %s", i, m.source_err.text);
+        ck_assert(vms[i + 1].has_guest);
+        fakevm_destroy(&vms[i]);
+    }
+    ck_assert(!atomic_load(&world.split_brain));
+    fakevm_stand_still(&vms[10]);
+    fakevm_check(&vms[10]);
+    fakevm_destroy(&vms[10]);
+    world_destroy(&world);
+}
+END_TEST
+
+/* Fails with `want` in its text and leaves the machine on the source. */
+static void stays(struct move *m, struct pair *p, const char *want)
+{
+    move_run(m, &p->a, &p->b);
+    ck_assert_int_eq(m->source_rc, -1);
+    ck_assert_msg(strstr(m->source_err.text, want), "%s", m->source_err.text);
+    ck_assert_int_eq(m->target_rc, -1);
+    ck_assert_ptr_eq(move_check(m, &p->a, &p->b), &p->a);
+}
+
+UNIT_TEST(target_cannot_load)
+{
+    struct pair p;
+    struct move m = {0};
+    set_up(&p);
+    p.b.fail_load = true;
+    stays(&m, &p, "the state does not fit");
+    ck_assert(p.b.discarded);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(guest_cannot_be_suspended)
+{
+    struct pair p;
+    struct move m = {0};
+    set_up(&p);
+    p.a.fail_suspend = true;
+    stays(&m, &p, "the agent did not answer");
+    ck_assert(p.b.discarded);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(target_that_fails_to_run_leaves_it_in_doubt)
+{
+    struct pair p;
+    struct move m = {0};
+    char peer[WIRE_REASON_MAX + 1];
+    enum migrate_record_state state;
+
+    set_up(&p);
+    p.b.fail_run = true;
+    move_run(&m, &p.a, &p.b);
+    ck_assert_int_eq(m.source.outcome, MIGRATE_IN_DOUBT);
+    ck_assert_ptr_nonnull(strstr(m.source_err.text, "the processor is on fire"));
+    ck_assert(!p.a.has_guest && !p.b.has_guest);
+    fakevm_check(&p.a); /* nothing is lost */
+    ck_assert_int_eq(migrate_record_read("a/migration", &state, peer, NULL), 0);
+    ck_assert_int_eq(state, MIGRATE_RECORD_COMMITTED);
+    /* Another migration of it is refused until a person takes it back. */
+    struct move again = {0};
+    struct fakevm c;
+    fakevm_empty(&c, &p.world, "c", 1);
+    move_run(&again, &p.a, &c);
+    ck_assert_ptr_nonnull(strstr(again.source_err.text, "take it back first"));
+    ck_assert_int_eq(migrate_take_back("a/migration", NULL), 0);
+    fakevm_run(&p.a);
+    struct move third = {0};
+    struct fakevm d;
+    fakevm_empty(&d, &p.world, "d", 1);
+    move_run(&third, &p.a, &d);
+    ck_assert_msg(third.source_rc == 0, "%s", third.source_err.text);
+    ck_assert_ptr_eq(move_check(&third, &p.a, &d), &d);
+    fakevm_destroy(&c);
+    fakevm_destroy(&d);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(downtime_limit_gives_up_and_goes_on)
+{
+    struct pair p;
+    /* The wire stalls behind SUSPENDED: READY never comes. */
+    struct move m = {.fault = {.harm = HARM_STALL, .direction = 0, .type = FRAME_SUSPENDED},
+                     .send = {.downtime_limit_ns = SECOND / 10, .idle_ns = 20 * SECOND},
+                     .no_reconnect = true};
+    set_up(&p);
+    m.send.idle_ns = SECOND;
+    move_run(&m, &p.a, &p.b);
+    ck_assert_ptr_nonnull(strstr(m.source_err.text, "longer than the limit"));
+    ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.a);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(cancelled_before_the_commit)
+{
+    struct pair p;
+    struct cancel cancel;
+    struct context ctx = {.cancel = &cancel};
+    struct move m = {.source_ctx = &ctx};
+
+    set_up(&p);
+    ck_assert_int_eq(cancel_init(&cancel, NULL), 0);
+    cancel_request(&cancel);
+    move_run(&m, &p.a, &p.b);
+    ck_assert_int_eq(m.source_err.code, ECANCELED);
+    ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.a);
+    cancel_destroy(&cancel);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(damaged_record_counts_as_committed)
+{
+    char peer[WIRE_REASON_MAX + 1];
+    enum migrate_record_state state;
+    struct error err;
+    FILE *f = fopen("record", "w");
+
+    ck_assert_int_eq(migrate_record_read("absent", &state, peer, &err), 0);
+    ck_assert_int_eq(state, MIGRATE_RECORD_NONE);
+    (void)fputs("DRAFTREC and then nothing", f);
+    (void)fclose(f);
+    ck_assert_int_eq(migrate_record_read("record", &state, peer, &err), 0);
+    ck_assert_int_eq(state, MIGRATE_RECORD_COMMITTED);
+}
+END_TEST

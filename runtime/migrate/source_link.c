@@ -227,7 +227,8 @@ int source_retake(struct source *s, struct error *err)
     uint64_t limit = s->options->retake_ns ? s->options->retake_ns : RETAKE_DEFAULT_NS;
     uint64_t deadline = link_now_ns() + limit;
 
-    while (s->options->reconnect && !s->never_ran) {
+    /* A target that said it is over, alive as it was, does not come back. */
+    while (s->options->reconnect && !s->aborted) {
         uint64_t now = link_now_ns();
         struct greeting theirs;
         if (now >= deadline || context_check(s->ctx, err) < 0)

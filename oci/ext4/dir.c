@@ -172,7 +172,11 @@ static struct leaf *make_leaves(const struct hashed *all, size_t n, size_t *ret_
     unsigned used = 0;
     struct leaf *leaves = calloc(room, sizeof(*leaves));
 
-    for (size_t i = 0; leaves && i < n; i++) {
+    if (!leaves) {
+        error_oom(err);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
         unsigned size = entry_size(all[i].entry->name_len);
         if (n_leaves == 0 || used + size > LEAF_ROOM) {
             if (n_leaves == room) {
@@ -189,7 +193,7 @@ static struct leaf *make_leaves(const struct hashed *all, size_t n, size_t *ret_
         used += size;
         leaves[n_leaves - 1].n++;
     }
-    if (!leaves || leaves[n_leaves - 1].first + leaves[n_leaves - 1].n != n) {
+    if (n == 0 || leaves[n_leaves - 1].first + leaves[n_leaves - 1].n != n) {
         free(leaves);
         error_oom(err);
         return NULL;

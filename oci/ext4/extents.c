@@ -38,7 +38,7 @@ int extents_add(struct extent_list *x, uint64_t logical, uint64_t physical, unsi
         physical += part;
         len -= part;
     }
-    if (x->n == x->room) {
+    if (!x->runs || x->n == x->room) {
         size_t room = x->room ? x->room * 2 : 8;
         struct extent_run *more = realloc(x->runs, room * sizeof(*more));
         if (!more)

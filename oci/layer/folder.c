@@ -496,7 +496,7 @@ static int path_push(struct path *p, const char *name, size_t len, struct error 
 {
     size_t need = p->len + len + 2;
 
-    if (need > p->room) {
+    if (!p->text || need > p->room) {
         char *text = realloc(p->text, need * 2);
         if (!text)
             return error_oom(err);

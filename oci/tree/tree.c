@@ -30,8 +30,8 @@ struct tree {
 struct tree_dir {
     struct tree_dir *next; /* all folders of the tree */
     struct tree_entry **slots;
-    size_t n_slots;        /* a power of two, or 0 */
-    size_t count, used;    /* live entries; live ones and tombstones */
+    size_t n_slots;             /* a power of two, or 0 */
+    size_t count, used;         /* live entries; live ones and tombstones */
     struct tree_entry **sorted; /* cache of tree_sorted(), NULL = stale */
 };
 
@@ -149,8 +149,8 @@ const struct tree_data *tree_get_data(const struct tree *tree)
     return &tree->data;
 }
 
-int tree_set_xattr(struct tree *tree, struct tree_inode *inode, const char *name,
-                   const void *value, size_t size, struct error *err)
+int tree_set_xattr(struct tree *tree, struct tree_inode *inode, const char *name, const void *value,
+                   size_t size, struct error *err)
 {
     size_t len = strlen(name), at = 0;
 
@@ -173,8 +173,7 @@ int tree_set_xattr(struct tree *tree, struct tree_inode *inode, const char *name
         return 0;
     }
     char *name_copy = tree_strdup(tree, name, len, err);
-    struct tree_xattr *all =
-        tree_alloc(tree, (inode->n_xattrs + 1) * sizeof(*all), err);
+    struct tree_xattr *all = tree_alloc(tree, (inode->n_xattrs + 1) * sizeof(*all), err);
     if (!name_copy || !all)
         return -1;
     if (inode->n_xattrs) {
@@ -259,8 +258,8 @@ static void stale(struct tree_dir *dir)
     dir->sorted = NULL;
 }
 
-struct tree_entry *tree_link(struct tree *tree, struct tree_inode *dir, const char *name, size_t len,
-                             struct tree_inode *inode, struct error *err)
+struct tree_entry *tree_link(struct tree *tree, struct tree_inode *dir, const char *name,
+                             size_t len, struct tree_inode *inode, struct error *err)
 {
     const char *fault = NULL;
     int shown = len > 64 ? 64 : (int)len;

@@ -3,10 +3,10 @@
  *
  * Theory of operation: everything that ends in a file system goes through this tree. Layers are
  * merged into it (oci/layer), a folder is scanned into it (tree_scan.c), and it is written out as a
- * folder (oci/layer) or as ext4 (oci/ext4). What a path in an image means is decided here, in memory,
- * by tree_resolve(): symlinks are followed within the tree only, so no name from an image ever
- * reaches the host's path resolution. Writers then create every object by a single name below a
- * descriptor of a folder they have made themselves.
+ * folder (oci/layer) or as ext4 (oci/ext4). What a path in an image means is decided here, in
+ * memory, by tree_resolve(): symlinks are followed within the tree only, so no name from an image
+ * ever reaches the host's path resolution. Writers then create every object by a single name below
+ * a descriptor of a folder they have made themselves.
  *
  *     tree --- root inode
  *                +-- entry "etc" -> inode (folder)
@@ -31,9 +31,9 @@
 #include "runtime/base/cleanup.h"
 #include "runtime/base/error.h"
 
-#define TREE_NAME_MAX 255      /* bytes of one name (NAME_MAX) */
-#define TREE_TARGET_MAX 4095   /* bytes of a symlink's target (PATH_MAX less the NUL) */
-#define TREE_LINK_HOPS_MAX 40  /* symlinks followed in one resolution (path_resolution(7)) */
+#define TREE_NAME_MAX 255     /* bytes of one name (NAME_MAX) */
+#define TREE_TARGET_MAX 4095  /* bytes of a symlink's target (PATH_MAX less the NUL) */
+#define TREE_LINK_HOPS_MAX 40 /* symlinks followed in one resolution (path_resolution(7)) */
 #define TREE_XATTR_NAME_MAX 255
 #define TREE_XATTR_VALUE_MAX 65536
 
@@ -57,18 +57,18 @@ struct tree_inode {
     uint32_t rdev_major, rdev_minor; /* block and character devices */
     int64_t mtime_sec;
     uint32_t mtime_nsec;
-    uint32_t names;                  /* entries that lead here; folders: 1 */
-    uint64_t size;                   /* files: bytes, holes included */
-    char *target;                    /* symlinks */
-    struct tree_xattr *xattrs;       /* sorted by name (strcmp), no duplicates */
+    uint32_t names;            /* entries that lead here; folders: 1 */
+    uint64_t size;             /* files: bytes, holes included */
+    char *target;              /* symlinks */
+    struct tree_xattr *xattrs; /* sorted by name (strcmp), no duplicates */
     size_t n_xattrs;
-    struct tree_extent *extents;     /* files: sorted by offset, disjoint; gaps are holes */
+    struct tree_extent *extents; /* files: sorted by offset, disjoint; gaps are holes */
     size_t n_extents;
-    struct tree_dir *dir;            /* folders */
-    struct tree_inode *parent;       /* folders: where ".." leads; root: itself */
-    uint64_t source;                 /* for the tree's data function: which file */
-    uint64_t scratch;                /* free for the one who writes the tree out; 0 at first */
-    uint32_t layer;                  /* free for the one who merges layers: who made or touched it */
+    struct tree_dir *dir;      /* folders */
+    struct tree_inode *parent; /* folders: where ".." leads; root: itself */
+    uint64_t source;           /* for the tree's data function: which file */
+    uint64_t scratch;          /* free for the one who writes the tree out; 0 at first */
+    uint32_t layer;            /* free for the one who merges layers: who made or touched it */
 };
 
 struct tree_entry {
@@ -96,7 +96,8 @@ struct tree_inode *tree_root(const struct tree *tree);
 void tree_set_data(struct tree *tree, const struct tree_data *data);
 const struct tree_data *tree_get_data(const struct tree *tree);
 
-/* A new inode of the given mode without a name. Folders get an empty dir. NULL when out of memory. */
+/* A new inode of the given mode without a name. Folders get an empty dir. NULL when out of memory.
+ */
 struct tree_inode *tree_inode_new(struct tree *tree, uint32_t mode, struct error *err);
 
 /* Copies text into the tree's memory. NULL when out of memory. */
@@ -106,18 +107,18 @@ char *tree_strdup(struct tree *tree, const char *text, size_t len, struct error 
 void *tree_alloc(struct tree *tree, size_t size, struct error *err);
 
 /* Sets one extended attribute (value copied), replacing one of that name. Returns 0. */
-int tree_set_xattr(struct tree *tree, struct tree_inode *inode, const char *name,
-                   const void *value, size_t size, struct error *err);
+int tree_set_xattr(struct tree *tree, struct tree_inode *inode, const char *name, const void *value,
+                   size_t size, struct error *err);
 const struct tree_xattr *tree_get_xattr(const struct tree_inode *inode, const char *name);
 
 /* The entry `name` (len bytes, need not end in NUL) of a folder; NULL = none. */
 struct tree_entry *tree_lookup(const struct tree_inode *dir, const char *name, size_t len);
 
-/* Gives inode the name `name` in dir, counting names and setting a folder's parent. Refuses an empty
- * name, ".", "..", one with '/' or NUL, one over TREE_NAME_MAX, one that is taken, and a second name
- * for a folder. Returns the entry, NULL on failure. */
-struct tree_entry *tree_link(struct tree *tree, struct tree_inode *dir, const char *name, size_t len,
-                             struct tree_inode *inode, struct error *err);
+/* Gives inode the name `name` in dir, counting names and setting a folder's parent. Refuses an
+ * empty name, ".", "..", one with '/' or NUL, one over TREE_NAME_MAX, one that is taken, and a
+ * second name for a folder. Returns the entry, NULL on failure. */
+struct tree_entry *tree_link(struct tree *tree, struct tree_inode *dir, const char *name,
+                             size_t len, struct tree_inode *inode, struct error *err);
 
 /* Takes an entry (and all below it, when it is a folder) out of the tree; counts names down. */
 void tree_unlink(struct tree_inode *dir, struct tree_entry *entry);
@@ -146,8 +147,7 @@ int tree_resolve(const struct tree *tree, const char *path, size_t len, bool fol
  * the new folder, or NULL. Returns 0. */
 int tree_resolve_parent(const struct tree *tree, const char *path, size_t len,
                         struct tree_inode *(*make)(void *opaque, struct tree_inode *dir,
-                                                   const char *name, size_t len,
-                                                   struct error *err),
+                                                   const char *name, size_t len, struct error *err),
                         void *opaque, struct tree_inode **ret_dir, const char **ret_name,
                         size_t *ret_len, struct error *err);
 

@@ -2,8 +2,8 @@
 /* tree_resolve.c - what a path means inside a tree
  *
  * Theory of operation: resolution walks components from the root with a small stack of texts still
- * to be read: a symlink pushes its target in front of what is left, an absolute target starts over at
- * the root. The number of symlinks is limited as the kernel limits it, so the stack is bounded.
+ * to be read: a symlink pushes its target in front of what is left, an absolute target starts over
+ * at the root. The number of symlinks is limited as the kernel limits it, so the stack is bounded.
  */
 #include <errno.h>
 #include <string.h>
@@ -122,8 +122,7 @@ int tree_resolve(const struct tree *tree, const char *path, size_t len, bool fol
 
 int tree_resolve_parent(const struct tree *tree, const char *path, size_t len,
                         struct tree_inode *(*make)(void *opaque, struct tree_inode *dir,
-                                                   const char *name, size_t len,
-                                                   struct error *err),
+                                                   const char *name, size_t len, struct error *err),
                         void *opaque, struct tree_inode **ret_dir, const char **ret_name,
                         size_t *ret_len, struct error *err)
 {

@@ -2,12 +2,14 @@
 /* command.h - one table per command: parsing, --help, manual page and completion come from it
  *
  * Theory of operation: a program is one `struct command` and a run function. command_main() parses
- * the arguments into the program's own options struct (each option names a member by offset), sets up
- * logging, progress, signals and exit status, and calls run(). Options are accepted as -x v, -x=v,
+ * the arguments into the program's own options struct (each option names a member by offset), sets
+ * up logging, progress, signals and exit status, and calls run(). Options are accepted as -x v,
+ * -x=v,
  * --x v and --x=v, as Go's flag package does; a boolean takes its value only after '='. The first
  * word that is no option, or "--", ends them; operands follow.
  *
- * Every command also has --help, --version, --log-format text|json and --log-level LEVEL. The hidden
+ * Every command also has --help, --version, --log-format text|json and --log-level LEVEL. The
+ * hidden
  * --dump-command prints the table for the tools that make the manual page and the completion.
  *
  * Exit status: 0 done, 1 failed, 2 wrong usage. SIGINT and SIGTERM request cancellation (a second
@@ -25,15 +27,15 @@
 
 /* The member's type stands behind each kind. */
 enum option_kind {
-    OPTION_FLAG,     /* bool; --x, --x=false */
-    OPTION_STRING,   /* const char *; NULL when there is no default */
-    OPTION_TEXT,     /* const char *; a value "@FILE" is replaced by the file's content (<= 16 MiB) */
-    OPTION_UINT,     /* uint64_t, min..max */
-    OPTION_INT,      /* int64_t, (int64_t)min..(int64_t)max */
-    OPTION_SIZE,     /* uint64_t bytes; "256M" */
+    OPTION_FLAG,   /* bool; --x, --x=false */
+    OPTION_STRING, /* const char *; NULL when there is no default */
+    OPTION_TEXT,   /* const char *; a value "@FILE" is replaced by the file's content (<= 16 MiB) */
+    OPTION_UINT,   /* uint64_t, min..max */
+    OPTION_INT,    /* int64_t, (int64_t)min..(int64_t)max */
+    OPTION_SIZE,   /* uint64_t bytes; "256M" */
     OPTION_DURATION, /* uint64_t nanoseconds; "500ms" */
-    OPTION_CHOICE,   /* const char *, one of choices ("a|b|c"); the member points into argv or def */
-    OPTION_LIST,     /* struct option_list; may be given many times */
+    OPTION_CHOICE, /* const char *, one of choices ("a|b|c"); the member points into argv or def */
+    OPTION_LIST,   /* struct option_list; may be given many times */
 };
 
 struct option_list {
@@ -45,11 +47,11 @@ struct option {
     const char *name; /* long name without dashes */
     char letter;      /* a one-letter form, 0 = none */
     enum option_kind kind;
-    size_t offset;       /* of the member in the options struct */
-    const char *arg;     /* what the value is called in --help; choices for OPTION_CHOICE */
-    const char *def;     /* default, in the syntax of a value; NULL = none (zero) */
-    const char *help;    /* one sentence or more, no line breaks */
-    uint64_t min, max;   /* max 0 = the type's own limit */
+    size_t offset;     /* of the member in the options struct */
+    const char *arg;   /* what the value is called in --help; choices for OPTION_CHOICE */
+    const char *def;   /* default, in the syntax of a value; NULL = none (zero) */
+    const char *help;  /* one sentence or more, no line breaks */
+    uint64_t min, max; /* max 0 = the type's own limit */
     bool required;
 };
 

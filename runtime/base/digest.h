@@ -23,8 +23,8 @@ void digest_free(struct digest *d);
 
 int digest_of(const void *data, size_t len, uint8_t ret_sum[SHA256_SIZE], struct error *err);
 
-/* Hash of a whole file from offset 0; ret_size (may be NULL) gets the bytes hashed. The fd's position
- * does not matter and does not move. */
+/* Hash of a whole file from offset 0; ret_size (may be NULL) gets the bytes hashed. The fd's
+ * position does not matter and does not move. */
 int digest_of_fd(int fd, const char *what, uint8_t ret_sum[SHA256_SIZE], uint64_t *ret_size,
                  struct error *err);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* error.c - making and wrapping errors */
+#define ERROR_IMPLEMENTATION
 #include "runtime/base/error.h"
 
 #include <errno.h>

@@ -3,8 +3,9 @@
  *
  * Theory of operation: a function that can fail takes `struct error *err` last and returns a
  * negative number on failure (a pointer-returning one returns NULL). Success leaves *err untouched;
- * failure leaves every `ret_` output untouched and *err says what happened. The lowest level names the cause, each level on the way up adds the object and the act
- * in front with error_wrap(), so that the text reads from the outside in:
+ * failure leaves every `ret_` output untouched and *err says what happened. The lowest level names
+ * the cause, each level on the way up adds the object and the act in front with error_wrap(), so
+ * that the text reads from the outside in:
  *
  *     image redis: layer 2: entry "etc/../x": the path leaves the root
  *
@@ -49,5 +50,15 @@ int error_wrap(struct error *err, const char *fmt, ...) __attribute__((format(pr
 
 /* Sets ENOMEM. Returns -1. */
 int error_oom(struct error *err);
+
+/* clang's static analyzer sees one file at a time and would take these for functions that may
+ * return 0, and whatever failed for done. */
+#if defined(__clang_analyzer__) && !defined(ERROR_IMPLEMENTATION)
+#define error_set(...) (error_set(__VA_ARGS__), -1)
+#define error_sys(...) (error_sys(__VA_ARGS__), -1)
+#define error_num(...) (error_num(__VA_ARGS__), -1)
+#define error_wrap(...) (error_wrap(__VA_ARGS__), -1)
+#define error_oom(err) (error_oom(err), -1)
+#endif
 
 #endif

@@ -22,9 +22,8 @@ static ssize_t read_at(int fd, void *buf, size_t len, uint64_t offset, bool posi
     size_t done = 0;
 
     while (done < len) {
-        ssize_t n = positioned
-                        ? pread(fd, (char *)buf + done, len - done, (off_t)(offset + done))
-                        : read(fd, (char *)buf + done, len - done);
+        ssize_t n = positioned ? pread(fd, (char *)buf + done, len - done, (off_t)(offset + done))
+                               : read(fd, (char *)buf + done, len - done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

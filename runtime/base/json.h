@@ -24,7 +24,8 @@
 
 /* Parses exactly one JSON value (RFC 8259; trailing white space allowed, nothing else; NUL bytes
  * refused; text need not be NUL-terminated). what names the document. The caller owns the result:
- * json_object_put(). Returns NULL on failure. Duplicate keys: the last one counts, as json-c does. */
+ * json_object_put(). Returns NULL on failure. Duplicate keys: the last one counts, as json-c does.
+ */
 struct json_object *json_parse(const char *text, size_t len, const char *what, struct error *err);
 
 /* Getters on object `obj`; `what` names the object in errors. Strings belong to the document and

@@ -4,8 +4,8 @@
  * Theory of operation: library code describes what happened (message plus typed fields) to the
  * `struct log` it was handed; the sink decides where it goes. Libraries use DEBUG, INFO and WARN
  * only: a failure is returned, not logged. A warning that does not stop us ends in ", ignoring".
- * Message texts are stable, scripts look for them; variable parts go into fields. Never put a secret
- * into a field.
+ * Message texts are stable, scripts look for them; variable parts go into fields. Never put a
+ * secret into a field.
  */
 #ifndef RUNTIME_BASE_LOG_H
 #define RUNTIME_BASE_LOG_H
@@ -72,15 +72,14 @@ static inline struct log_field log_double(const char *key, double d)
 void log_event(const struct log *log, enum log_level level, const char *message,
                const struct log_field *fields);
 
-/* log_info(log, "Resumed VM", log_int("ms", 41), log_str("path", p)) */
+/* log_info(log, "Resumed VM", log_int("ms", 41), log_str("path", p)). The list begins with an
+ * element that is skipped, so that it may be empty. */
 #define log_fields(...)                                                                            \
-    ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.kind = LOG_FIELD_END}})
+    ((const struct log_field[]){{.key = ""}, ##__VA_ARGS__, {.kind = LOG_FIELD_END}} + 1)
 #define log_debug(log, message, ...)                                                               \
     log_event(log, LOG_LEVEL_DEBUG, message, log_fields(__VA_ARGS__))
-#define log_info(log, message, ...)                                                                \
-    log_event(log, LOG_LEVEL_INFO, message, log_fields(__VA_ARGS__))
-#define log_warn(log, message, ...)                                                                \
-    log_event(log, LOG_LEVEL_WARN, message, log_fields(__VA_ARGS__))
+#define log_info(log, message, ...) log_event(log, LOG_LEVEL_INFO, message, log_fields(__VA_ARGS__))
+#define log_warn(log, message, ...) log_event(log, LOG_LEVEL_WARN, message, log_fields(__VA_ARGS__))
 
 /* "debug", "info", "warn" or "error" to a level. Returns -1 for another word, without an error. */
 int log_level_parse(const char *word, enum log_level *ret_level);

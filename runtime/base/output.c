@@ -120,8 +120,8 @@ static int split_path(const char *path, char **ret_dir, char **ret_base, struct 
 static int make_temporary(struct output *out)
 {
     if (out->kind == OUTPUT_FILE) {
-        out->fd = openat(out->parent, out->temp,
-                         O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, out->mode);
+        out->fd = openat(out->parent, out->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                         out->mode);
         return out->fd < 0 ? -1 : 0;
     }
     if (mkdirat(out->parent, out->temp, 0700) < 0)
@@ -236,8 +236,7 @@ static int remove_at(int parent, const char *name, dev_t dev, unsigned depth, st
         return 0;
     if (errno != EISDIR && errno != EPERM)
         return error_sys(err, "%s: remove", name);
-    cleanup_close int fd =
-        openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_close int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno == EACCES && fchmodat(parent, name, 0700, 0) == 0)
         fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;

@@ -37,8 +37,8 @@ const char *output_path(const struct output *out);
 
 /* Makes the output appear under its final name, in place of what stood there (a folder that stood
  * there is swapped out atomically, then removed). durable: fsync the contents first; without it the
- * result is whole after a crash of the process but not after one of the machine. Frees *out and sets
- * it to NULL, also on failure, when the temporary is removed and the old content stays. */
+ * result is whole after a crash of the process but not after one of the machine. Frees *out and
+ * sets it to NULL, also on failure, when the temporary is removed and the old content stays. */
 int output_commit(struct output **out, bool durable, struct error *err);
 
 /* Removes the temporary. NULL is fine. */

@@ -134,13 +134,8 @@ static int scan_duration_part(const char **text, uint64_t *sum)
         const char *name;
         uint64_t ns;
     } units[] = {
-        {"ns", 1},
-        {"us", 1000},
-        {"\xc2\xb5s", 1000},
-        {"ms", 1000000},
-        {"s", 1000000000},
-        {"m", 60000000000},
-        {"h", 3600000000000},
+        {"ns", 1},         {"us", 1000},       {"\xc2\xb5s", 1000},  {"ms", 1000000},
+        {"s", 1000000000}, {"m", 60000000000}, {"h", 3600000000000},
     };
     const char *p = *text;
     uint64_t whole = 0, fraction = 0, scale = 1;
@@ -220,7 +215,7 @@ int parse_hex(const char *hex, size_t hex_len, uint8_t *ret_bytes, size_t n)
         if (digit_value(hex[i]) < 0)
             return -1;
     for (size_t i = 0; i < n; i++)
-        ret_bytes[i] = (uint8_t)(digit_value(hex[2 * i]) << 4 | digit_value(hex[2 * i + 1]));
+        ret_bytes[i] = (uint8_t)(digit_value(hex[2 * i]) * 16 + digit_value(hex[2 * i + 1]));
     return 0;
 }
 

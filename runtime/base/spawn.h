@@ -32,11 +32,10 @@ struct spawn_options {
 
 /* Starts the child and waits until exec has succeeded: "not found" is an error here. ret_pidfd may
  * be NULL; else the caller owns it. The caller reaps the child: spawn_wait(). Returns 0. */
-int spawn_start(const struct spawn_options *opt, pid_t *ret_pid, int *ret_pidfd,
-                struct error *err);
+int spawn_start(const struct spawn_options *opt, pid_t *ret_pid, int *ret_pidfd, struct error *err);
 
-/* Waits for the end. *ret_status (may be NULL) gets the wait status. With a ctx that is cancelled the
- * child gets SIGTERM, after 5 s SIGKILL, and the result is ECANCELED. Returns 0. */
+/* Waits for the end. *ret_status (may be NULL) gets the wait status. With a ctx that is cancelled
+ * the child gets SIGTERM, after 5 s SIGKILL, and the result is ECANCELED. Returns 0. */
 int spawn_wait(pid_t pid, const struct context *ctx, int *ret_status, struct error *err);
 
 /* Starts, waits, and demands exit status 0. The end of the child's stderr (up to 800 bytes) becomes

@@ -202,7 +202,7 @@ static int listen_tcp(struct listener *l, struct error *err)
         show_sockaddr(i->ai_addr, i->ai_addrlen, shown, sizeof(shown));
         if (bind(fd, i->ai_addr, i->ai_addrlen) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
             return error_sys(err, "%s: listen", shown);
-        struct sockaddr_storage real;
+        struct sockaddr_storage real = {0};
         socklen_t len = sizeof(real);
         if (getsockname(fd, (struct sockaddr *)&real, &len) < 0)
             return error_sys(err, "%s: listen", shown);
@@ -326,7 +326,7 @@ struct stream *listener_accept(struct listener *l, uint64_t timeout_ns, const st
                                struct error *err)
 {
     uint64_t deadline = timeout_ns ? transport_now_ns() + timeout_ns : 0;
-    struct sockaddr_storage sa;
+    struct sockaddr_storage sa = {0};
     socklen_t len;
     char shown[HOST_MAX + 32], peer[HOST_MAX + 40];
 

@@ -107,7 +107,7 @@ static int open_tap(const char *name, int at)
 
     if (fd < 0)
         return -1;
-    for (size_t i = 0; name[i] && i < sizeof(ifr.ifr_name) - 1; i++)
+    for (size_t i = 0; i < sizeof(ifr.ifr_name) - 1 && name[i]; i++)
         ifr.ifr_name[i] = name[i];
     if (ioctl(fd, TUNSETIFF, &ifr) < 0 || dup2(fd, at) < 0)
         return -1;

@@ -29,8 +29,10 @@ static void check(const struct tree *tree, const struct tree_inode *inode)
     assert(inode && inode->names > 0);
     if (!inode->dir)
         return;
-    for (; inode != tree_root(tree); inode = inode->parent)
-        assert(inode->parent && inode->parent->dir && ++steps < 100000);
+    for (; inode != tree_root(tree); inode = inode->parent) {
+        steps++;
+        assert(inode->parent && inode->parent->dir && steps < 100000);
+    }
 }
 
 static void add(struct tree *tree, const char *line, size_t len)

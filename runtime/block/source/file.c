@@ -200,6 +200,7 @@ static int file_start(struct file *f, int flags, struct error *err)
 {
     struct stat st;
 
+    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): json_required() saw to it. */
     f->fd = open(f->path,
                  flags | (f->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
                      O_NONBLOCK, /* a FIFO must not hold us up */
@@ -311,7 +312,8 @@ static struct block *sparse_open(struct block *next, struct json_object *params,
             return NULL;
         }
     }
-    /* Not when it fits already: that would change the file's time, and so its identity as a base. */
+    /* Not when it fits already: that would change the file's time, and so its identity as a base.
+     */
     if (f->size != size && ftruncate(f->fd, (off_t)size) < 0) {
         error_sys(err, "%s: set the size to %llu bytes", what(f), (unsigned long long)size);
         return NULL;

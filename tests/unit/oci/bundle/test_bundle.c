@@ -138,7 +138,8 @@ UNIT_TEST(edits_once)
     cleanup_json struct json_object *doc = convert("{\"os\":\"linux\"}", &err);
 
     ck_assert_ptr_nonnull(doc);
-    ck_assert_int_eq(json_object_object_add(doc, "x-kept", json_object_new_double_s(0.1, "0.10")), 0);
+    ck_assert_int_eq(json_object_object_add(doc, "x-kept", json_object_new_double_s(0.1, "0.10")),
+                     0);
     ck_assert_int_eq(bundle_edit(doc, "one", &err), 0);
     cleanup_free char *first = json_format(doc);
     ck_assert_int_eq(bundle_edit(doc, "one", &err), 0);

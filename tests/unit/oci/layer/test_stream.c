@@ -220,6 +220,7 @@ UNIT_TEST(wrong_promises)
         expect(c, &blob, &l, EBADMSG, "ends after");
         /* One flipped bit anywhere is the digest's to find, whatever else it breaks. */
         uint64_t state = unit_seed() | 1;
+        assert(blob.len > 0);
         for (int i = 0; i < 20; i++) {
             size_t at = unit_random(&state) % blob.len;
             blob.data[at] ^= 4;

@@ -303,7 +303,7 @@ UNIT_TEST(bytes_on_the_wire)
 {
     struct guestlink_agent *a = open_agent();
     struct asked q = {.rc = 7};
-    char buf[256], want[256];
+    char buf[256] = "", want[256];
     struct rpc_message m;
     size_t len = 0;
 

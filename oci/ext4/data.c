@@ -72,7 +72,7 @@ static int keep(struct data_reader *r, uint8_t *bytes, uint64_t logical, uint64_
             if (kept != from)
                 memmove(bytes + (size_t)kept * BLOCK_SIZE, bytes + (size_t)from * BLOCK_SIZE,
                         (size_t)len * BLOCK_SIZE);
-            if (extents_add(&r->extents, logical + from, physical + kept, len, err) < 0)
+            if (extent_list_add(&r->extents, logical + from, physical + kept, len, err) < 0)
                 return -1;
             kept += len;
         }
@@ -139,7 +139,7 @@ int data_write(struct writer *w, const struct tree_inode *inode, uint32_t ino,
         }
     }
     if (rc == 0)
-        rc = extents_store(&r.extents, &w->stream, inode_seed(w, ino), record->i_block, err);
+        rc = extent_list_store(&r.extents, &w->stream, inode_seed(w, ino), record->i_block, err);
     record->extents = true;
     record->size = inode->size;
     record->blocks += r.extents.blocks;
@@ -161,10 +161,10 @@ int data_write_bytes(struct writer *w, const void *bytes, size_t size, uint32_t 
             break;
         }
         memcpy(p, (const uint8_t *)bytes + at, size - at < BLOCK_SIZE ? size - at : BLOCK_SIZE);
-        rc = extents_add(&x, at / BLOCK_SIZE, block, 1, err);
+        rc = extent_list_add(&x, at / BLOCK_SIZE, block, 1, err);
     }
     if (rc == 0)
-        rc = extents_store(&x, &w->stream, inode_seed(w, ino), record->i_block, err);
+        rc = extent_list_store(&x, &w->stream, inode_seed(w, ino), record->i_block, err);
     record->extents = true;
     record->size = size;
     record->blocks += x.blocks;

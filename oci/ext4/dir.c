@@ -95,7 +95,7 @@ static uint8_t *next_block(struct dir_writer *d, struct error *err)
     uint64_t block;
     uint8_t *p = stream_block(&d->w->stream, &block, err);
 
-    if (!p || extents_add(&d->extents, d->logical++, block, 1, err) < 0)
+    if (!p || extent_list_add(&d->extents, d->logical++, block, 1, err) < 0)
         return NULL;
     return p;
 }
@@ -305,7 +305,7 @@ static int write_entries(struct dir_writer *d, const struct tree_inode *dir, uin
 static int finish_dir(struct dir_writer *d, struct record *record, int rc, struct error *err)
 {
     if (rc == 0)
-        rc = extents_store(&d->extents, &d->w->stream, d->seed, record->i_block, err);
+        rc = extent_list_store(&d->extents, &d->w->stream, d->seed, record->i_block, err);
     record->extents = true;
     record->size = d->logical * BLOCK_SIZE;
     record->blocks += d->extents.blocks;

@@ -18,8 +18,8 @@
 #define BLOCK_ENTRIES ((BLOCK_SIZE - HEADER_SIZE - 4) / ENTRY_SIZE) /* 340 */
 #define TAIL_OFFSET (HEADER_SIZE + BLOCK_ENTRIES * ENTRY_SIZE)      /* eb_checksum */
 
-int extents_add(struct extent_list *x, uint64_t logical, uint64_t physical, unsigned len,
-                struct error *err)
+int extent_list_add(struct extent_list *x, uint64_t logical, uint64_t physical, unsigned len,
+                    struct error *err)
 {
     struct extent_run *last = x->n ? &x->runs[x->n - 1] : NULL;
 
@@ -77,8 +77,8 @@ static void put_entries(uint8_t *p, const struct extent_run *runs, size_t n, uns
     }
 }
 
-int extents_store(struct extent_list *x, struct stream *s, uint32_t seed,
-                  uint8_t ret_i_block[I_BLOCK_SIZE], struct error *err)
+int extent_list_store(struct extent_list *x, struct stream *s, uint32_t seed,
+                      uint8_t ret_i_block[I_BLOCK_SIZE], struct error *err)
 {
     struct extent_run *level = x->runs;
     size_t n = x->n;

@@ -355,9 +355,9 @@ static int write_journal(struct writer *w, const struct layout *l, struct record
     put_be32(p + 20, 1);                           /* s_first */
     put_be32(p + 24, 1);                           /* s_sequence */
     put_be32(p + 64, 1);                           /* s_nr_users */
-    int rc = extents_add(&x, 0, l->journal, (unsigned)l->journal_blocks, err);
+    int rc = extent_list_add(&x, 0, l->journal, (unsigned)l->journal_blocks, err);
     if (rc == 0)
-        rc = extents_store(&x, &w->stream, 0, ret_record->i_block, err);
+        rc = extent_list_store(&x, &w->stream, 0, ret_record->i_block, err);
     ret_record->blocks = x.blocks;
     free(x.runs);
     return rc;

@@ -72,13 +72,13 @@ struct extent_run {
 struct extent_list {
     struct extent_run *runs;
     size_t n, room;
-    uint64_t blocks; /* of data and, after extents_store(), of the tree */
+    uint64_t blocks; /* of data and, after extent_list_store(), of the tree */
 };
-int extents_add(struct extent_list *x, uint64_t logical, uint64_t physical, unsigned len,
-                struct error *err);
+int extent_list_add(struct extent_list *x, uint64_t logical, uint64_t physical, unsigned len,
+                    struct error *err);
 /* Puts the list's tree into i_block, taking blocks of the stream for what does not fit. */
-int extents_store(struct extent_list *x, struct stream *s, uint32_t inode_seed,
-                  uint8_t ret_i_block[I_BLOCK_SIZE], struct error *err);
+int extent_list_store(struct extent_list *x, struct stream *s, uint32_t inode_seed,
+                      uint8_t ret_i_block[I_BLOCK_SIZE], struct error *err);
 
 /* What is known of an inode once its blocks are written. */
 struct record {

@@ -276,10 +276,11 @@ int initrd_build(const struct initrd_options *opt, int fd, size_t *ret_loaded, s
         return error_oom(err);
     b->inode = 1;
 
-    char *path = NULL;
-    if (asprintf(&path, "%s/modules.builtin", opt->modules_dir) < 0)
+    cleanup_free char *path = NULL;
+    if (asprintf(&path, "%s/modules.builtin", opt->modules_dir) < 0) {
+        path = NULL;
         return error_oom(err);
-    cleanup_free char *guard = path;
+    }
     struct error cause = ERROR_INIT;
     b->builtin = io_read_file(AT_FDCWD, path, BUILTIN_MAX, NULL, &cause);
     if (!b->builtin && cause.code != ENOENT)

@@ -88,9 +88,9 @@ void layer_store_free(struct layer_store *store); /* NULL is fine */
  * describes (a parent that is only implied) is a folder 0755 of 0:0 with time 0. An entry over a
  * folder that is a folder replaces its attributes; any other replaces what stood there. Hard link
  * entries share the inode of their target and change nothing about it. Times outside of what ext4
- * can store are brought to its nearest. Extended attributes outside user., trusted. and security.,
- * user. ones on what is no file or folder, security.selinux and user.rootlesscontainers are left
- * out. */
+ * can store are brought to its nearest. Extended attributes outside user., trusted. and security.
+ * and but for POSIX ACLs (which follow the mode where the two differ), user. ones on what is no
+ * file or folder, security.selinux and user.rootlesscontainers are left out. */
 int layer_apply(struct layer_store *store,
                 int (*read)(void *opaque, const uint8_t **ret_data, size_t *ret_len,
                             struct error *err),

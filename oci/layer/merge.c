@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "oci/layer/acl.h"
 #include "oci/layer/quote.h"
 
 #define WHITEOUT ".wh."
@@ -200,6 +201,10 @@ static bool keeps_xattr(const char *name, uint32_t mode)
         return (S_ISREG(mode) || S_ISDIR(mode)) && strcmp(name, "user.rootlesscontainers") != 0;
     if (has_prefix(name, "security."))
         return strcmp(name, "security.selinux") != 0;
+    if (strcmp(name, ACL_ACCESS) == 0)
+        return !S_ISLNK(mode);
+    if (strcmp(name, ACL_DEFAULT) == 0)
+        return S_ISDIR(mode);
     return has_prefix(name, "trusted.");
 }
 
@@ -248,21 +253,26 @@ static int set_xattrs(struct layer_store *s, struct tree_inode *inode, const str
     struct tree_xattr *to = tree_alloc(s->tree, kept * sizeof(*to), err);
     if (!to)
         return -1;
+    inode->xattrs = to;
     for (size_t i = 0; i < kept; i++) {
         size_t name_len = strlen(all[i]->name), size = all[i]->size;
-        if (check_capability(all[i], err) < 0 ||
+        bool acl = has_prefix(all[i]->name, "system.");
+        int rc = acl ? acl_normalize(all[i]->name, inode->mode, all[i]->value, size, err) : 1;
+        if (rc == 0)
+            continue;
+        if (rc < 0 || check_capability(all[i], err) < 0 ||
             charge(s, sizeof(*to) + name_len + size + 32, err) < 0)
             return -1;
-        to[i].name = tree_strdup(s->tree, all[i]->name, name_len, err);
-        to[i].value = tree_alloc(s->tree, size ? size : 1, err);
-        if (!to[i].name || !to[i].value)
+        to->name = tree_strdup(s->tree, all[i]->name, name_len, err);
+        to->value = tree_alloc(s->tree, size ? size : 1, err);
+        if (!to->name || !to->value)
             return -1;
         if (size)
-            memcpy(to[i].value, all[i]->value, size);
-        to[i].size = size;
+            memcpy(to->value, all[i]->value, size);
+        to->size = size;
+        to++;
+        inode->n_xattrs++;
     }
-    inode->xattrs = to;
-    inode->n_xattrs = kept;
     return 0;
 }
 

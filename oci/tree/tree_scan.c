@@ -8,7 +8,8 @@
  * that its data can be opened later, with a check that it is still what was scanned.
  *
  * What belongs to the host's file system and not to the content is left out: xattrs outside the
- * namespaces user., trusted., security. and POSIX ACLs ("system.nfs4_acl", "btrfs.compression").
+ * namespaces user., trusted., security. and POSIX ACLs ("system.nfs4_acl", "btrfs.compression"),
+ * and security.selinux, which an SELinux host gives to every file.
  *
  * A folder unpacked without root says so: by our sidecar (sidecar.h), or by umoci's umoci.json,
  * whose map_options tell which owners on disk mean which owners inside. Both files are the
@@ -189,7 +190,8 @@ static uint32_t map_id(const struct id_map *map, uint32_t id)
 static bool kept_xattr(const char *name)
 {
     return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
-           strncmp(name, "security.", 9) == 0 || strcmp(name, "system.posix_acl_access") == 0 ||
+           (strncmp(name, "security.", 9) == 0 && strcmp(name, "security.selinux") != 0) ||
+           strcmp(name, "system.posix_acl_access") == 0 ||
            strcmp(name, "system.posix_acl_default") == 0;
 }
 

@@ -370,7 +370,7 @@ UNIT_TEST(pull_gives_what_the_source_has_or_what_was_written)
 {
     uint8_t *source = malloc(SIZE), *model = malloc(SIZE), *buf = malloc(SIZE);
     struct feeder f = {.source = source};
-    struct pull_options opt = {65536, request, &f};
+    struct pull_options opt = {.block_size = 65536, .request = request, .opaque = &f};
     pthread_t thread;
 
     rng = unit_seed();

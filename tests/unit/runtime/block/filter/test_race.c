@@ -196,7 +196,7 @@ static void wait_wishes(struct wishes *w, unsigned n)
 
 static struct block *open_pull(struct wishes *w, struct pull **p)
 {
-    struct pull_options opt = {65536, request, w};
+    struct pull_options opt = {.block_size = 65536, .request = request, .opaque = w};
 
     *w = (struct wishes){0};
     pthread_mutex_init(&w->lock, NULL);

@@ -30,7 +30,11 @@ $(completion): $(program-sources:.c=) mk/completion.awk
 	@mkdir -p $(@D)
 	$(Q)for p in $(program-sources:.c=); do $$p --dump-command; done | awk -f mk/completion.awk >$@
 
+# Pages that belong to no program: formats (5) and overviews (7), written by hand.
+other-pages := $(wildcard oci/*/*.[57] blueprint/*.[57] runtime/*/*.[57])
+
 bin-dir = $(DESTDIR)$(PREFIX)/bin
+man-root = $(DESTDIR)$(PREFIX)/share/man
 man1-dir = $(DESTDIR)$(PREFIX)/share/man/man1
 completion-dir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 # bash-completion looks a command up by its name: one file, and a link to it for each.
@@ -44,11 +48,13 @@ install: all man
 	install -d '$(bin-dir)' '$(man1-dir)' '$(completion-dir)'
 	install -m 755 $(program-sources:.c=) '$(bin-dir)'
 	$(if $(man-pages),install -m 644 $(man-pages) '$(man1-dir)')
+	$(foreach p,$(other-pages),install -D -m 644 $p '$(man-root)/man$(subst .,,$(suffix $p))/$(notdir $p)' &&) :
 	install -m 644 $(completion) '$(completion-dir)/drafter'
 	cd '$(completion-dir)' && for p in $(program-names); do ln -sf drafter $$p; done
 uninstall:
 	cd '$(bin-dir)' && rm -f $(program-names)
 	cd '$(man1-dir)' && rm -f $(notdir $(man-pages))
+	$(foreach p,$(other-pages),rm -f '$(man-root)/man$(subst .,,$(suffix $p))/$(notdir $p)';)
 	cd '$(completion-dir)' && rm -f drafter $(program-names)
 dist:
 	@mkdir -p '$(OUTPUT_DIR)'

@@ -293,10 +293,10 @@ int assembly_after_resume(struct assembly *a, uint64_t timeout_ns, bool stoppabl
 
 int assembly_flush(struct assembly *a, struct error *err)
 {
-    if (mount_flush(a->mount, NULL, err) < 0)
+    if (a->vmm && mount_flush(a->mount, NULL, err) < 0)
         return -1;
     for (size_t i = 0; i < a->n_parts; i++)
-        if (!a->parts[i].exposed && block_flush(a->parts[i].stack, err) < 0)
+        if ((!a->vmm || !a->parts[i].exposed) && block_flush(a->parts[i].stack, err) < 0)
             return -1;
     return 0;
 }
@@ -315,6 +315,11 @@ int assembly_save(struct assembly *a, void **ret_state, size_t *ret_len, struct 
         return -1;
     *ret_state = state;
     return 0;
+}
+
+const struct context *assembly_stop_context(const struct assembly *a)
+{
+    return &a->stop_ctx;
 }
 
 struct vmm *assembly_vmm(struct assembly *a)

@@ -84,6 +84,9 @@ int assembly_flush(struct assembly *a, struct error *err);
  * *ret_state. The stacks are flushed. Returns 0. */
 int assembly_save(struct assembly *a, void **ret_state, size_t *ret_len, struct error *err);
 
+/* A context that is cancelled with ours, or when the VMM ends. */
+const struct context *assembly_stop_context(const struct assembly *a);
+
 /* The error that says how the VMM ended, ECHILD. Returns -1. */
 int assembly_ended(struct assembly *a, struct error *err);
 

@@ -131,21 +131,22 @@ static int parse_device(struct json_object *obj, const char *what, struct packag
                         struct error *err)
 {
     static const char *const keys[] = {"name", "file", "size", "sha256", NULL};
-    const char *name, *file, *hex;
-    struct package_device dev = {.has_digest = true};
+    const char *name, *file, *hex = NULL;
+    struct package_device dev = {.has_digest = false};
 
     if (!json_object_is_type(obj, json_type_object))
         return error_set(err, EBADMSG, "%s: is no JSON object", what);
     if (json_only_keys(obj, keys, what, err) < 0 ||
         json_required(json_get_string(obj, "name", what, &name, err), "name", what, err) < 0 ||
         json_required(json_get_string(obj, "file", what, &file, err), "file", what, err) < 0 ||
-        json_required(json_get_string(obj, "sha256", what, &hex, err), "sha256", what, err) < 0 ||
+        json_get_string(obj, "sha256", what, &hex, err) < 0 ||
         json_required(json_get_u64(obj, "size", 0, BLUEPRINT_SIZE_MAX, what, &dev.size, err),
                       "size", what, err) < 0)
         return -1;
     if (blueprint_check_name(name, err) < 0 || blueprint_check_file(file, err) < 0)
         return error_wrap(err, "%s", what);
-    if (parse_hex(hex, strlen(hex), dev.sha256, SHA256_SIZE) < 0)
+    dev.has_digest = hex != NULL;
+    if (hex && parse_hex(hex, strlen(hex), dev.sha256, SHA256_SIZE) < 0)
         return error_set(err, EBADMSG, "%s: sha256: is not 64 hex digits", what);
     (void)snprintf(dev.name, sizeof(dev.name), "%s", name);
     (void)snprintf(dev.file, sizeof(dev.file), "%s", file);
@@ -412,6 +413,11 @@ int package_verify(const struct package *pkg, const struct context *ctx, struct 
         const struct package_device *dev = &pkg->devices[i];
         uint8_t sum[SHA256_SIZE];
         cleanup_close int fd = -1;
+        if (!dev->has_digest)
+            return error_set(err, ENOTSUP,
+                             "package %s: device %s: has no digest to verify with: a machine runs "
+                             "on this package",
+                             pkg->dir, dev->name);
         if (package_open_device(pkg, dev, O_RDONLY, &fd, err) < 0)
             return -1;
         if (hash(fd, dev->file, dev->size, done, total, "verify", ctx, sum, err) < 0 ||
@@ -489,7 +495,7 @@ static int add_device(struct json_object *list, const struct package_device *dev
     if (add(obj, "name", json_object_new_string(dev->name), err) < 0 ||
         add(obj, "file", json_object_new_string(dev->file), err) < 0 ||
         add(obj, "size", json_object_new_uint64(dev->size), err) < 0 ||
-        add(obj, "sha256", json_object_new_string(hex), err) < 0)
+        (dev->has_digest && add(obj, "sha256", json_object_new_string(hex), err) < 0))
         return -1;
     if (json_object_array_add(list, json_object_get(obj)) < 0) {
         (void)json_object_put(obj);

@@ -25,11 +25,12 @@
  *     * "made": "2026-11-23T21:43:11Z",  UTC
  *       "machine": {...},                vmm_machine_format(): hypervisor, CPUs, memory, disks
  *       "devices": [                     all but config, disks in the order the guest sees them
- *         {"name": "disk", "file": "rootfs.ext4", "size": 12345, "sha256": "64 hex digits"}, ...
+ *         {"name": "disk", "file": "rootfs.ext4", "size": 12345, "sha256": "64 hex digits" *}, ...
  *       ]
  *     }
  *
- * Sizes and digests are of the files when the package was made. A machine that runs on a package
+ * A peer that runs on a folder of its own keeps it a package, but without digests. Otherwise sizes
+ * and digests are of the files when the package was made. A machine that runs on a package
  * without overlays changes them; package_verify() sees that, package_open() does not look.
  */
 #ifndef RUNTIME_SNAPSHOT_PACKAGE_H
@@ -56,7 +57,7 @@ struct package_device {
     char name[BLUEPRINT_NAME_MAX + 1];
     char file[BLUEPRINT_FILE_MAX + 1]; /* directly in the folder */
     uint64_t size;                     /* bytes */
-    bool has_digest;                   /* false in a foreign package */
+    bool has_digest;                   /* false in a foreign package, or one that a peer keeps */
     uint8_t sha256[SHA256_SIZE];
 };
 

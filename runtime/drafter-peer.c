@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+/* drafter-peer.c - resumes a machine, keeps it, hands it on */
+#include <errno.h>
+#include <string.h>
+#include <termios.h>
+
+#include "runtime/peer/run.h"
+
+struct opts {
+    struct vm_opts vm;
+    const char *package, *blueprint, *devices, *overlay_dir, *raddr, *laddr, *metrics;
+    const char *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
+    uint64_t cpus, memory_mib, concurrency, rescue_timeout, bandwidth, downtime_limit, zstd_level;
+    bool mock, verify, take_back, fresh, no_postcopy, early_postcopy, tls_anonymous;
+};
+
+static const struct option options[] = {
+    OPTION(struct opts, package, .name = "package", .kind = OPTION_STRING, .arg = "DIR",
+           .help = "The package to resume; default out/package, unless another start is given. "
+                   "With --raddr it may be absent: it becomes what arrives."),
+    OPTION(struct opts, blueprint, .name = "blueprint", .kind = OPTION_STRING, .arg = "DIR",
+           .help = "Boot the machine of this blueprint, or resume it where it was suspended."),
+    OPTION(struct opts, devices, .name = "devices", .kind = OPTION_TEXT, .arg = "JSON|@FILE",
+           .help = "The machine's devices one by one, as upstream has them."),
+    OPTION(struct opts, overlay_dir, .name = "overlay-dir", .kind = OPTION_STRING, .arg = "DIR",
+           .def = "out/overlay",
+           .help = "Where a package's or blueprint's machine writes; one for every machine."),
+    OPTION(struct opts, fresh, .name = "fresh", .kind = OPTION_FLAG,
+           .help = "Drop what the machine wrote in earlier runs."),
+    OPTION(struct opts, verify, .name = "verify", .kind = OPTION_FLAG,
+           .help = "Compare the package's files with their digests before anything starts."),
+    OPTION(struct opts, raddr, .name = "raddr", .kind = OPTION_STRING, .arg = "ADDRESS",
+           .help = "Take the machine over from the peer that listens there: HOST:PORT, unix:PATH, "
+                   "tls:HOST:PORT, fd:N, stdio."),
+    OPTION(struct opts, laddr, .name = "laddr", .kind = OPTION_STRING, .arg = "ADDRESS",
+           .help = "Listen there for a peer that wants the machine."),
+    OPTION(struct opts, take_back, .name = "take-back", .kind = OPTION_FLAG,
+           .help = "The machine does not run where it was moved to: run it here again."),
+    OPTION(struct opts, concurrency, .name = "concurrency", .kind = OPTION_UINT, .arg = "N",
+           .def = "0", .max = 1024,
+           .help = "Threads that read, compress and send; 0: one for every processor."),
+    OPTION(struct opts, no_postcopy, .name = "disable-postcopy-migration", .kind = OPTION_FLAG,
+           .help = "Run the machine only when all its data is there."),
+    OPTION(struct opts, early_postcopy, .name = "early-postcopy", .kind = OPTION_FLAG,
+           .help = "Suspend at once and let nearly all data follow."),
+    OPTION(struct opts, bandwidth, .name = "bandwidth-limit", .kind = OPTION_SIZE, .arg = "SIZE",
+           .def = "0", .help = "Send at most so many bytes a second; 0: no limit."),
+    OPTION(struct opts, downtime_limit, .name = "downtime-limit", .kind = OPTION_DURATION,
+           .arg = "TIME", .def = "0",
+           .help = "Give a migration up and run on when the machine has stood still for so long; "
+                   "0: never."),
+    OPTION(struct opts, zstd_level, .name = "zstd-level", .kind = OPTION_UINT, .arg = "LEVEL",
+           .def = "0", .max = 19, .help = "Compress what travels; 0: not."),
+    OPTION(struct opts, tls_cert, .name = "tls-cert", .kind = OPTION_STRING, .arg = "FILE",
+           .help = "Our certificate chain for tls: addresses, PEM."),
+    OPTION(struct opts, tls_key, .name = "tls-key", .kind = OPTION_STRING, .arg = "FILE",
+           .help = "Its private key, PEM."),
+    OPTION(struct opts, tls_ca, .name = "tls-ca", .kind = OPTION_STRING, .arg = "FILE",
+           .help = "Who signs the other side's certificate, PEM."),
+    OPTION(struct opts, tls_anonymous, .name = "tls-anonymous-clients", .kind = OPTION_FLAG,
+           .help = "Listening: take clients without a certificate."),
+    OPTION(struct opts, mock, .name = "mock", .kind = OPTION_FLAG,
+           .help = "No machine: open, serve and keep its devices only."),
+    OPTION(struct opts, metrics, .name = "metrics", .kind = OPTION_STRING, .arg = "ADDRESS",
+           .help = "Serve GET /metrics there, as Prometheus text; empty: do not."),
+    OPTION(struct opts, rescue_timeout, .name = "rescue-timeout", .kind = OPTION_DURATION,
+           .arg = "TIME", .def = "1m", .help = "Accepted for upstream's sake; of no effect."),
+    OPTION(struct opts, cpus, .name = "cpu-count", .kind = OPTION_UINT, .arg = "N", .def = "1",
+           .min = 1, .max = VMM_CPUS_MAX, .help = "Booting a blueprint: virtual CPUs."),
+    OPTION(struct opts, memory_mib, .name = "memory-size", .kind = OPTION_UINT, .arg = "MIB",
+           .def = "1024", .min = 1, .max = VMM_MEMORY_MIB_MAX,
+           .help = "Booting a blueprint: guest memory in MiB."),
+    OPTION(struct opts, cpu_template, .name = "cpu-template", .kind = OPTION_STRING, .arg = "NAME",
+           .def = "None",
+           .help = "Booting a blueprint: CPU template or model; None: the driver's."),
+    OPTION(struct opts, boot_args, .name = "boot-args", .kind = OPTION_STRING, .arg = "TEXT",
+           .help = "Booting a blueprint: kernel command line instead of its own."),
+    VM_OPTIONS(struct opts, vm),
+};
+
+static struct plan *make_plan(const struct opts *o, struct error *err)
+{
+    bool into = o->raddr && *o->raddr;
+    int ways = (o->package != NULL) + (o->blueprint != NULL) + (o->devices != NULL);
+
+    if (ways > 1) {
+        (void)error_set(err, ERROR_USAGE,
+                        "--package, --blueprint and --devices: one of them, not more");
+        return NULL;
+    }
+    if (o->blueprint && into) {
+        (void)error_set(err, ERROR_USAGE, "--blueprint: a machine that is taken in does not boot");
+        return NULL;
+    }
+    if (o->devices)
+        return plan_devices(o->devices, err);
+    if (o->blueprint)
+        return plan_blueprint(o->blueprint, o->overlay_dir, err);
+    return plan_package(o->package ? o->package : "out/package", o->overlay_dir, into, err);
+}
+
+/* A terminal that types into a guest passes every key on; Ctrl-C too, so a signal ends the peer. */
+static void set_raw(const struct opts *o, struct termios *ret_was, bool *ret_changed)
+{
+    struct termios raw;
+
+    *ret_changed = false;
+    if (!o->vm.enable_input || tcgetattr(STDIN_FILENO, ret_was) < 0)
+        return;
+    raw = *ret_was;
+    cfmakeraw(&raw);
+    raw.c_oflag |= OPOST;
+    *ret_changed = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+static int run(const void *opts, int argc, char **argv, const struct context *ctx,
+               struct error *err)
+{
+    const struct opts *o = opts;
+    struct termios was;
+    bool raw;
+    struct peer_options po = {
+        .vm = &o->vm,
+        .mock = o->mock,
+        .verify = o->verify,
+        .take_back = o->take_back,
+        .fresh = o->fresh,
+        .cpus = (uint32_t)o->cpus,
+        .memory_mib = (uint32_t)o->memory_mib,
+        .cpu_model = strcmp(o->cpu_template, "None") != 0 ? o->cpu_template : NULL,
+        .boot_args = o->boot_args,
+        .raddr = o->raddr,
+        .laddr = o->laddr,
+        .transport = {.tls_cert = o->tls_cert,
+                      .tls_key = o->tls_key,
+                      .tls_ca = o->tls_ca,
+                      .tls_anonymous_clients = o->tls_anonymous},
+        .postcopy = o->no_postcopy      ? MIGRATE_POSTCOPY_OFF
+                    : o->early_postcopy ? MIGRATE_POSTCOPY_EARLY
+                                        : MIGRATE_POSTCOPY_LAST,
+        .concurrency = (unsigned)o->concurrency,
+        .zstd_level = (int)o->zstd_level,
+        .bandwidth = o->bandwidth,
+        .downtime_limit_ns = o->downtime_limit,
+    };
+
+    (void)argc, (void)argv;
+    if (o->no_postcopy && o->early_postcopy)
+        return error_set(err, ERROR_USAGE,
+                         "--disable-postcopy-migration and --early-postcopy contradict each other");
+    if ((po.laddr && *po.laddr && transport_check_address(po.laddr, true, err) < 0) ||
+        (po.raddr && *po.raddr && transport_check_address(po.raddr, false, err) < 0)) {
+        if (err)
+            err->code = ERROR_USAGE;
+        return -1;
+    }
+    struct plan *plan = make_plan(o, err);
+    if (!plan)
+        return -1;
+    set_raw(o, &was, &raw);
+    int rc = peer_run(plan, &po, o->metrics, ctx, err);
+    if (raw)
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &was);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct command cmd = {
+        .name = "drafter-peer",
+        .summary = "run a machine from a package, keep it, and move it to other hosts",
+        .options = options,
+        .n_options = ARRAY_SIZE(options),
+        .options_size = sizeof(struct opts),
+        .run = run,
+    };
+
+    return command_main(&cmd, argc, argv);
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+/* hand.c - handing the machine on to whoever connects; see migrate.h for the rule */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "runtime/peer/peer.h"
+
+#define AGENT_AFTER_ROLLBACK_NS (UINT64_C(10) * 1000000000)
+
+struct hand {
+    struct peer *p;
+    struct listener *listener;
+    const struct context *stop;
+};
+
+/* ---- The machine, as migrate_send() handles it -------------------------------------------- */
+
+static int flush(void *opaque, struct error *err)
+{
+    struct hand *h = opaque;
+
+    atomic_fetch_add(&h->p->counters.flushes, 1);
+    return h->p->o->mock ? assembly_flush(h->p->a, err) : vmm_flush(assembly_vmm(h->p->a), err);
+}
+
+static int suspend(void *opaque, struct error *err)
+{
+    struct peer *p = ((struct hand *)opaque)->p;
+
+    if (p->o->mock)
+        return 0;
+    if (assembly_before_suspend(p->a, p->o->vm->resume_timeout, true, err) < 0)
+        return -1;
+    return vmm_pause(assembly_vmm(p->a), err);
+}
+
+/* Kept here too: should nobody ever confirm, this is what a person takes back. */
+static int save(void *opaque, uint8_t **ret_state, size_t *ret_len, struct error *err)
+{
+    struct peer *p = ((struct hand *)opaque)->p;
+    void *state = NULL;
+
+    if (p->o->mock) {
+        struct block *b = assembly_block(p->a, "state");
+        size_t len = b && block_size(b) <= WIRE_STATE_MAX ? (size_t)block_size(b) : 0;
+        uint8_t *buf = malloc(len + 1);
+        if (!buf)
+            return error_oom(err);
+        if (b && block_read(b, buf, len, 0, err) < 0) {
+            free(buf);
+            return -1;
+        }
+        while (len > 1 && buf[len - 1] == 0)
+            len--;
+        *ret_state = buf;
+        *ret_len = len;
+        return 0;
+    }
+    if (peer_keep(p, &state, ret_len, err) < 0)
+        return -1;
+    *ret_state = state;
+    return 0;
+}
+
+static int resume(void *opaque, struct error *err)
+{
+    struct peer *p = ((struct hand *)opaque)->p;
+    struct error agent = ERROR_INIT;
+
+    if (p->o->mock)
+        return 0;
+    if (peer_run_now(p, err) < 0)
+        return -1;
+    if (assembly_after_resume(p->a, AGENT_AFTER_ROLLBACK_NS, true, &agent) < 0)
+        log_warn(context_log(p->ctx), "Agent was not told that the machine runs on, ignoring",
+                 log_str("error", agent.text));
+    return 0;
+}
+
+static struct stream *reconnect(void *opaque, uint64_t timeout_ns, struct error *err)
+{
+    struct hand *h = opaque;
+
+    return listener_accept(h->listener, timeout_ns ? timeout_ns : 1, h->stop, err);
+}
+
+/* ---- Watching ----------------------------------------------------------------------------- */
+
+void peer_watch_status(void *opaque, const struct migrate_status *s)
+{
+    struct peer *p = opaque;
+
+    atomic_store(&p->counters.stage, (uint64_t)s->stage);
+    atomic_store(&p->counters.bytes_total, s->bytes_total);
+    atomic_store(&p->counters.bytes_settled, s->bytes_settled);
+    atomic_store(&p->counters.bytes_wire, s->bytes_wire);
+    atomic_store(&p->counters.dirty_pages, s->dirty_pages);
+    atomic_store(&p->counters.round, s->round);
+    context_progress(p->ctx, migrate_stage_name(s->stage), s->bytes_settled, s->bytes_total,
+                     "bytes");
+}
+
+/* ---- What goes ---------------------------------------------------------------------------- */
+
+static uint32_t small(uint64_t n)
+{
+    return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+}
+
+/* A base whose digest the config gives is offered as shared only if the file has that digest: a
+ * machine that ran on it without an overlay, or a disk that decays, would corrupt the target. */
+static bool base_is_proved(struct peer *p, struct plan_device *d)
+{
+    uint8_t sum[SHA256_SIZE];
+
+    if (!d->d.sharedbase || !d->d.n_overlays || !d->has_digest)
+        return false;
+    if (!d->proved) {
+        cleanup_close int fd = open(d->d.base, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || digest_of_fd(fd, d->d.base, sum, NULL, NULL) < 0 ||
+            memcmp(sum, d->sha256, SHA256_SIZE) != 0) {
+            log_warn(context_log(p->ctx),
+                     "Base is not what its config says: all of it travels, ignoring",
+                     log_str("device", d->d.name), log_str("base", d->d.base));
+            d->has_digest = false;
+            return false;
+        }
+        d->proved = true;
+    }
+    return true;
+}
+
+static size_t list_devices(struct peer *p, struct migrate_device *out)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->plan->count; i++) {
+        struct plan_device *d = &p->plan->items[i];
+        struct block *b = assembly_block(p->a, d->d.name);
+        if (!b || !d->d.make_migratable || d->role == BLUEPRINT_STATE || d->read_only)
+            continue;
+        out[n++] = (struct migrate_device){
+            .name = d->d.name,
+            .block = b,
+            .block_size = d->d.block_size > WIRE_BLOCK_MAX ? WIRE_BLOCK_MAX : d->d.block_size,
+            .memory = d->role == BLUEPRINT_MEMORY,
+            .share_base = base_is_proved(p, d),
+            .max_dirty_blocks = small(d->d.max_dirty_blocks),
+            .min_cycles = small(d->d.min_cycles),
+            .max_cycles = small(d->d.max_cycles),
+            .cycle_throttle_ns = d->d.cycle_throttle_ns,
+        };
+    }
+    return n;
+}
+
+static int send(struct hand *h, struct stream *stream, struct migrate_result *result,
+                struct error *err)
+{
+    struct peer *p = h->p;
+    struct migrate_device devices[DEVICES_MAX];
+    struct migrate_watch watch = {.status = peer_watch_status, .opaque = p};
+    struct migrate_machine machine = {
+        .flush = flush, .suspend = suspend, .save = save, .resume = resume, .opaque = h};
+    cleanup_free char *text = p->o->mock ? strdup("{}") : peer_describe(p, err);
+    if (!text) {
+        stream_close(stream);
+        return -1;
+    }
+    struct migrate_send_options options = {
+        .machine = text,
+        .record = p->plan->record,
+        .postcopy = p->o->postcopy,
+        .concurrency = p->o->concurrency,
+        .zstd_level = p->o->zstd_level,
+        .bandwidth = p->o->bandwidth,
+        .downtime_limit_ns = p->o->downtime_limit_ns,
+        .reconnect = reconnect,
+        .opaque = h,
+        .watch = &watch,
+    };
+    size_t n = list_devices(p, devices);
+    atomic_store(&p->counters.sending, true);
+    int rc = migrate_send(stream, devices, n, &machine, &options, h->stop, result, err);
+    atomic_store(&p->counters.sending, false);
+    return rc;
+}
+
+/* Returns 1 when the machine is gone, 0 to go on listening, -1 when nobody can say. */
+static int hand_on(struct hand *h, struct stream *stream, struct error *err)
+{
+    struct peer *p = h->p;
+    struct migrate_result r = {0};
+    struct error why = ERROR_INIT;
+    char where[256];
+
+    (void)snprintf(where, sizeof(where), "%s", stream_peer(stream));
+    log_info(context_log(p->ctx), "Migrating to", log_str("addr", where));
+    r.outcome = MIGRATE_ROLLED_BACK;
+    int rc = send(h, stream, &r, &why);
+    if (r.outcome == MIGRATE_MOVED) {
+        p->running = false;
+        p->gone = true;
+        atomic_store(&p->counters.running, false);
+        atomic_fetch_add(&p->counters.migrations_out, 1);
+        log_info(context_log(p->ctx), "Finished all migrations", log_str("addr", where),
+                 log_uint("ms", r.total_ns / 1000000),
+                 log_uint("suspended_ms", r.suspended_ns / 1000000),
+                 log_uint("bytes_sent", r.bytes_sent), log_uint("rounds", r.rounds));
+        return 1;
+    }
+    atomic_fetch_add(&p->counters.migrations_failed, 1);
+    if (r.outcome == MIGRATE_IN_DOUBT) {
+        p->running = false; /* kept as it was suspended: it must not be suspended anew */
+        p->gone = true;
+        if (err)
+            *err = why;
+        return error_wrap(err,
+                          "the machine was committed to %s, which has not confirmed: it is "
+                          "suspended here and kept; if it does not run there, start with "
+                          "--take-back",
+                          where);
+    }
+    if (rc < 0)
+        log_warn(context_log(p->ctx), "Migration failed, the machine runs on here, ignoring",
+                 log_str("addr", where), log_str("error", why.text));
+    return 0;
+}
+
+int peer_hand(struct peer *p, const struct context *stop, struct error *err)
+{
+    struct hand h = {.p = p, .stop = stop};
+    cleanup_listener struct listener *listener = listener_open(p->o->laddr, &p->o->transport, err);
+
+    if (!listener)
+        return error_wrap(err, "--laddr");
+    h.listener = listener;
+    log_info(context_log(p->ctx), "Listening for connections",
+             log_str("addr", listener_address(listener)));
+    while (context_check(stop, NULL) == 0) {
+        struct error why = ERROR_INIT;
+        struct stream *stream = listener_accept(listener, 0, stop, &why);
+        if (!stream && context_check(stop, NULL) < 0)
+            return 0;
+        if (!stream) {
+            if (err)
+                *err = why;
+            return error_wrap(err, "--laddr");
+        }
+        int rc = hand_on(&h, stream, err);
+        if (rc != 0)
+            return rc < 0 ? -1 : 0;
+    }
+    return 0;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mark.h - whether a machine's files belong together
+ *
+ * Guest memory is written while the machine runs, its state only when it is suspended. So after a
+ * crash memory and disks are newer than the state, and a machine made of them would be corrupt in
+ * ways that show late. The mark, a small file beside the memory's, says so: it reads "running" from
+ * before the machine first runs until after everything was flushed.
+ *
+ *     {"format": "drafter-machine", "version": 1, "status": "running"}
+ */
+#ifndef RUNTIME_PEER_MARK_H
+#define RUNTIME_PEER_MARK_H
+
+#include "runtime/base/error.h"
+
+enum mark {
+    MARK_NONE,     /* never started from here */
+    MARK_STANDING, /* suspended: memory, state and disks belong together */
+    MARK_RUNNING,  /* runs, or did when its peer died */
+    MARK_ENDED,    /* the guest powered off: the disks are whole, memory and state are not */
+};
+
+/* An absent file is MARK_NONE; one that cannot be understood is an error. Returns 0. */
+int mark_read(const char *path, enum mark *ret_mark, struct error *err);
+
+/* Durable when this returns 0. */
+int mark_write(const char *path, enum mark mark, struct error *err);
+
+#endif

@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: Apache-2.0
+/* peer.c - a machine's way from its devices to running and back; see peer.h */
+#include "runtime/peer/peer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "runtime/base/io.h"
+#include "runtime/base/output.h"
+
+uint64_t peer_now_ns(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+struct peer *peer_new(struct plan *plan, const struct peer_options *options,
+                      const struct context *ctx, struct error *err)
+{
+    struct peer *p = calloc(1, sizeof(*p));
+
+    if (!p) {
+        plan_free(plan);
+        (void)error_oom(err);
+        return NULL;
+    }
+    p->o = options;
+    p->ctx = ctx;
+    p->plan = plan;
+    p->start_ns = peer_now_ns();
+    return p;
+}
+
+int peer_free(struct peer *p, struct error *err)
+{
+    if (!p)
+        return 0;
+    int rc = assembly_close(p->a, err);
+    vm_setup_clear(&p->setup);
+    plan_free(p->plan);
+    free(p);
+    return rc;
+}
+
+/* ---- May it run? -------------------------------------------------------------------------- */
+
+static int check_record(struct peer *p, struct error *err)
+{
+    enum migrate_record_state state;
+    char where[WIRE_REASON_MAX + 1] = "";
+
+    if (p->o->take_back)
+        return migrate_take_back(p->plan->record, err);
+    if (migrate_record_read(p->plan->record, &state, where, err) < 0)
+        return -1;
+    if (state == MIGRATE_RECORD_NONE)
+        return 0;
+    return error_set(err, ESTALE,
+                     "this machine %s %s (%s): it must not run twice; if it does not run there, "
+                     "start with --take-back",
+                     state == MIGRATE_RECORD_MOVED ? "was moved to" : "was being moved to", where,
+                     p->plan->record);
+}
+
+/* With the devices locked the mark is nobody else's. */
+static int check_mark(struct peer *p, struct error *err)
+{
+    enum mark mark;
+
+    if (mark_read(p->plan->mark, &mark, err) < 0)
+        return -1;
+    if (p->plan->bp) {
+        /* What was not suspended boots again; its disks are as after a power cut. */
+        if (p->boots && mark == MARK_RUNNING)
+            log_warn(context_log(p->ctx), "Machine was not suspended, booting it again",
+                     log_str("mark", p->plan->mark));
+        return 0;
+    }
+    if (mark == MARK_NONE || mark == MARK_STANDING)
+        return 0;
+    return error_set(err, ESTALE,
+                     "this machine %s, so its memory and its saved state do not belong together "
+                     "(%s): --fresh drops what it wrote and starts from the package",
+                     mark == MARK_ENDED ? "was powered off by its guest"
+                                        : "was not suspended when its peer ended",
+                     p->plan->mark);
+}
+
+static int verify(struct peer *p, struct error *err)
+{
+    for (size_t i = 0; i < p->plan->count; i++) {
+        struct plan_device *d = &p->plan->items[i];
+        uint8_t sum[SHA256_SIZE];
+        if (!d->has_digest)
+            continue;
+        cleanup_close int fd = open(d->d.base, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            return error_sys(err, "device %s: %s", d->d.name, d->d.base);
+        context_progress(p->ctx, "verify", i, p->plan->count, "devices");
+        if (context_check(p->ctx, err) < 0 || digest_of_fd(fd, d->d.base, sum, NULL, err) < 0)
+            return -1;
+        if (memcmp(sum, d->sha256, SHA256_SIZE) != 0)
+            return error_set(err, ESTALE,
+                             "device %s: %s is damaged or was changed: its SHA-256 is not the one "
+                             "in its package's config: get the package again",
+                             d->d.name, d->d.base);
+    }
+    return 0;
+}
+
+/* ---- The machine -------------------------------------------------------------------------- */
+
+/* Upstream's config does not say what the machine was: Firecracker's state does, and needs only
+ * what it opens. */
+static int foreign_machine(struct peer *p, struct error *err)
+{
+    const struct plan_device *memory = plan_find(p->plan, "memory");
+    uint64_t size;
+
+    cleanup_close int fd = open(memory->d.base, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return error_sys(err, "device memory: %s", memory->d.base);
+    if (io_size(fd, memory->d.base, &size, err) < 0)
+        return -1;
+    if (size < 2 * (uint64_t)PACKAGE_ROOM)
+        return error_set(err, EBADMSG, "device memory: %s: %" PRIu64 " bytes are too few",
+                         memory->d.base, size);
+    p->machine = (struct vmm_machine){.hypervisor = VMM_FIRECRACKER,
+                                      .cpus = 1,
+                                      .memory_mib = (uint32_t)(size / PACKAGE_ROOM) - 1,
+                                      .vsock = true};
+    return 0;
+}
+
+static int boot_machine(struct peer *p)
+{
+    p->machine = (struct vmm_machine){.kernel = "kernel",
+                                      .initrd = plan_find(p->plan, "initrd") ? "initrd" : NULL,
+                                      .boot_args = p->o->boot_args ? p->o->boot_args
+                                                                   : p->plan->bp->boot_args,
+                                      .cpus = p->o->cpus,
+                                      .memory_mib = p->o->memory_mib,
+                                      .cpu_model = p->o->cpu_model,
+                                      .vsock = true,
+                                      .rng = true};
+    return 0;
+}
+
+static int list_disks(struct peer *p, struct error *err)
+{
+    size_t n = 0;
+
+    if (p->machine.disks) {
+        for (size_t i = 0; i < p->machine.n_disks; i++)
+            if (!plan_find(p->plan, p->machine.disks[i].name))
+                return error_set(err, EINVAL, "devices: the machine's disk \"%s\" is missing",
+                                 p->machine.disks[i].name);
+        return 0;
+    }
+    for (size_t i = 0; i < p->plan->count; i++) {
+        const struct plan_device *d = &p->plan->items[i];
+        if (d->role != BLUEPRINT_ROOT && d->role != BLUEPRINT_DISK)
+            continue;
+        if (n == VMM_DISKS_MAX)
+            return error_set(err, E2BIG, "device %s: a machine has at most %d disks", d->d.name,
+                             VMM_DISKS_MAX);
+        p->disks[n++] = (struct vmm_disk){.name = d->d.name};
+    }
+    p->machine.disks = p->disks;
+    p->machine.n_disks = n;
+    return 0;
+}
+
+int peer_choose(struct peer *p, struct error *err)
+{
+    const struct package *pkg = p->plan->pkg;
+    const struct plan_device *kernel = plan_find(p->plan, "kernel");
+    enum vmm_hypervisor wish;
+    bool had_nic = true;
+
+    if (vmm_hypervisor_parse(p->o->vm->hypervisor, &wish, err) < 0)
+        return -1;
+    if (!p->boots && !pkg)
+        return error_set(err, ENOENT,
+                         "devices: \"config\" is missing: what the machine was is not "
+                         "known");
+    if (p->boots) {
+        boot_machine(p);
+    } else if (pkg->foreign) {
+        if (foreign_machine(p, err) < 0)
+            return -1;
+    } else {
+        if (package_check_host(pkg, wish, err) < 0)
+            return -1;
+        p->machine = *pkg->machine;
+        had_nic = pkg->machine->nic.kind != VMM_NIC_NONE;
+    }
+    if (vm_setup_choose(p->o->vm, p->machine.hypervisor, p->machine.accel,
+                        p->boots && kernel ? kernel->d.base : NULL, p->ctx, &p->setup, err) < 0)
+        return -1;
+    p->machine.hypervisor = p->setup.choice.hypervisor;
+    p->machine.accel = p->setup.choice.accel;
+    struct vmm_nic nic = vm_setup_nic(&p->setup, p->o->vm);
+    if (!p->boots && !pkg->foreign) { /* what the guest saw stays; where it leads is ours */
+        nic.mac = pkg->machine->nic.mac;
+        nic.id = pkg->machine->nic.id;
+        if (had_nic && nic.kind == VMM_NIC_NONE && p->machine.hypervisor == VMM_QEMU)
+            nic.kind = VMM_NIC_USER; /* the device must be there: it leads nowhere else */
+        if (!had_nic)
+            nic = (struct vmm_nic){.kind = VMM_NIC_NONE};
+    }
+    p->machine.nic = nic;
+    return list_disks(p, err);
+}
+
+int peer_new_assembly(struct peer *p, struct error *err)
+{
+    const struct package *pkg = p->plan->pkg;
+    const struct blueprint *bp = p->plan->bp;
+    struct assembly_options ao = {.base = p->o->vm->base};
+
+    ao.liveness_port = p->boots ? bp->liveness_port : 0;
+    ao.agent_port = p->boots ? bp->agent_port : pkg ? pkg->agent_port : 0;
+    if (p->o->mock) {
+        p->setup.choice.bin = strdup("mock");
+        if (!p->setup.choice.bin)
+            return error_oom(err);
+    }
+    vm_setup_fill(&p->setup, p->o->vm, &ao.vmm);
+    ao.vmm.purpose = p->boots ? VMM_BOOT : VMM_LOAD;
+    p->a = assembly_new(&ao, p->ctx, err);
+    return p->a ? 0 : -1;
+}
+
+static bool exposed(const struct peer *p, const struct plan_device *d)
+{
+    if (d->role == BLUEPRINT_STATE || d->role == BLUEPRINT_CONFIG)
+        return false;
+    return p->boots || !d->read_only;
+}
+
+static int open_device(struct peer *p, const struct plan_device *d, struct error *err)
+{
+    cleanup_block struct block *stack = NULL;
+    bool made = p->boots && (d->role == BLUEPRINT_MEMORY || d->role == BLUEPRINT_STATE);
+
+    if (made) {
+        stack = plan_open_incoming(d, (uint64_t)p->o->memory_mib << 20, p->ctx, err);
+        struct block *top = stack ? plan_upper(d, stack, p->ctx, err) : NULL;
+        if (!top)
+            return -1;
+        stack = top;
+    } else {
+        stack = plan_open(d, assembly_path(p->a), p->ctx, err);
+    }
+    if (!stack || assembly_add(p->a, d->d.name, stack, exposed(p, d), err) < 0)
+        return -1;
+    (void)steal_ptr(&stack);
+    return 0;
+}
+
+int peer_open(struct peer *p, struct error *err)
+{
+    if (check_record(p, err) < 0)
+        return -1;
+    if (p->o->fresh && plan_start_over(p->plan, err) < 0)
+        return -1;
+    if (p->o->fresh && p->plan->bp) {
+        package_free(p->plan->pkg);
+        p->plan->pkg = NULL;
+    }
+    enum mark mark;
+    if (mark_read(p->plan->mark, &mark, err) < 0)
+        return -1;
+    p->boots = p->plan->bp && (mark != MARK_STANDING || !p->plan->pkg);
+    if ((p->o->verify && verify(p, err) < 0) || (!p->o->mock && peer_choose(p, err) < 0) ||
+        peer_new_assembly(p, err) < 0)
+        return -1;
+    for (size_t i = 0; i < p->plan->count; i++)
+        if (exposed(p, &p->plan->items[i]) || p->plan->items[i].role == BLUEPRINT_STATE) {
+            if (open_device(p, &p->plan->items[i], err) < 0)
+                return -1;
+        }
+    return p->o->mock ? 0 : check_mark(p, err);
+}
+
+/* ---- Running ------------------------------------------------------------------------------ */
+
+/* The state device's content, less the zeros behind it. */
+static int read_state(struct peer *p, struct error *err)
+{
+    struct block *b = assembly_block(p->a, "state");
+    uint64_t size = block_size(b);
+
+    if (size > ASSEMBLY_STATE_MAX)
+        return error_set(err, EFBIG, "device state: %" PRIu64 " bytes, more than the limit of %ju",
+                         size, (uintmax_t)ASSEMBLY_STATE_MAX);
+    cleanup_free char *state = malloc(size + 1);
+    if (!state)
+        return error_oom(err);
+    if (block_read(b, state, size, 0, err) < 0)
+        return error_wrap(err, "device state");
+    while (size > 0 && state[size - 1] == 0)
+        size--;
+    if (size == 0)
+        return error_set(err, EBADMSG, "device state: is empty: this is no suspended machine");
+    return assembly_put_state(p->a, state, size, err);
+}
+
+int peer_greet_guest(struct peer *p, bool stoppable, struct error *err)
+{
+    uint64_t timeout = p->o->vm->resume_timeout;
+
+    if (p->boots && assembly_wait_liveness(p->a, timeout, stoppable, err) < 0)
+        return error_wrap(err, "the guest gave no sign of life");
+    if (assembly_after_resume(p->a, timeout, stoppable, err) < 0)
+        return error_wrap(err, "the guest's agent was asked for after-resume");
+    return 0;
+}
+
+/* The mark, then the machine. */
+int peer_run_now(struct peer *p, struct error *err)
+{
+    if (mark_write(p->plan->mark, MARK_RUNNING, err) < 0)
+        return -1;
+    if ((p->boots ? assembly_boot(p->a, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
+        return -1;
+    p->running = true;
+    atomic_store(&p->counters.running, true);
+    atomic_store(&p->counters.ready, true);
+    return 0;
+}
+
+static int start(struct peer *p, struct error *err)
+{
+    if (assembly_start(p->a, &p->machine, err) < 0)
+        return -1;
+    if (!p->boots && (read_state(p, err) < 0 || assembly_load(p->a, err) < 0))
+        return -1;
+    return peer_run_now(p, err);
+}
+
+int peer_start(struct peer *p, struct error *err)
+{
+    struct error later = ERROR_INIT;
+
+    if (p->o->mock)
+        return 0;
+    if (start(p, err) < 0)
+        return -1;
+    uint64_t ran = peer_now_ns() - p->start_ns;
+    if (peer_greet_guest(p, true, err) < 0) {
+        /* It ran: what it did is kept, if it still lives. */
+        if (vmm_state(assembly_vmm(p->a)) != VMM_STATE_EXITED && peer_suspend(p, &later) < 0 &&
+            later.code != ETIMEDOUT)
+            log_warn(context_log(p->ctx), "Could not keep the machine, ignoring",
+                     log_str("error", later.text));
+        return -1;
+    }
+    atomic_fetch_add(&p->counters.resumes, 1);
+    atomic_store(&p->counters.resume_ns, peer_now_ns() - p->start_ns);
+    log_info(context_log(p->ctx), p->boots ? "Booted VM" : "Resumed VM",
+             log_uint("ms", (peer_now_ns() - p->start_ns) / 1000000),
+             log_uint("run_ms", ran / 1000000), log_str("path", assembly_path(p->a)));
+    return 0;
+}
+
+/* ---- Standing still ----------------------------------------------------------------------- */
+
+static struct package *describe(struct peer *p, struct error *err)
+{
+    const struct package *was = p->plan->pkg;
+    cleanup_package struct package *pkg = package_new(err);
+    const struct vmm *vmm = assembly_vmm(p->a);
+    cleanup_free char *text = vmm_machine_format(vmm ? vmm_machine(vmm) : &p->machine, err);
+
+    if (!pkg || !text)
+        return NULL;
+    pkg->machine = vmm_machine_parse(text, strlen(text), err);
+    if (!pkg->machine)
+        return NULL;
+    pkg->liveness_port = was ? was->liveness_port : p->plan->bp ? p->plan->bp->liveness_port : 0;
+    pkg->agent_port = was ? was->agent_port : p->plan->bp ? p->plan->bp->agent_port : 0;
+    for (size_t i = 0; i < p->plan->count; i++) {
+        const struct plan_device *d = &p->plan->items[i];
+        struct block *b = assembly_block(p->a, d->d.name);
+        struct package_device dev = {.size = b ? block_size(b) : 0};
+        char buf[BLUEPRINT_FILE_MAX + 1];
+        if (d->read_only || !b)
+            continue;
+        (void)snprintf(dev.name, sizeof(dev.name), "%s", d->d.name);
+        (void)snprintf(dev.file, sizeof(dev.file), "%s", blueprint_file_name(d->d.name, buf));
+        if (package_add_device(pkg, &dev, err) < 0)
+            return NULL;
+    }
+    return steal_ptr(&pkg);
+}
+
+char *peer_describe(struct peer *p, struct error *err)
+{
+    cleanup_package struct package *pkg = describe(p, err);
+
+    return pkg ? package_format(pkg, err) : NULL;
+}
+
+/* A machine that was booted or taken in gets a config once there is something to go on from. */
+static int write_config(struct peer *p, struct error *err)
+{
+    if (!p->plan->write_config)
+        return 0;
+    cleanup_package struct package *pkg = describe(p, err);
+    cleanup_output struct output *out =
+        pkg ? output_begin(p->plan->config, OUTPUT_FILE, 0644, err) : NULL;
+    if (!out || package_write_config(pkg, output_fd(out), p->plan->config, err) < 0)
+        return -1;
+    return output_commit(&out, true, err);
+}
+
+int peer_write_state(struct peer *p, const void *state, size_t len, struct error *err)
+{
+    struct block *b = assembly_block(p->a, "state");
+    uint64_t size = block_size(b);
+
+    if (len > size)
+        return error_set(err, ENOSPC, "device state: the state has %zu bytes, the device %" PRIu64,
+                         len, size);
+    if (block_write(b, state, len, 0, 0, err) < 0 ||
+        (size > len && block_zero(b, size - len, len, 0, err) < 0) || block_flush(b, err) < 0)
+        return error_wrap(err, "device state");
+    return 0;
+}
+
+int peer_keep(struct peer *p, void **ret_state, size_t *ret_len, struct error *err)
+{
+    cleanup_free void *state = NULL;
+    size_t len;
+
+    if (assembly_save(p->a, &state, &len, err) < 0 || peer_write_state(p, state, len, err) < 0 ||
+        write_config(p, err) < 0 || mark_write(p->plan->mark, MARK_STANDING, err) < 0)
+        return -1;
+    if (ret_state) {
+        *ret_state = steal_ptr(&state);
+        *ret_len = len;
+    }
+    return 0;
+}
+
+int peer_suspend(struct peer *p, struct error *err)
+{
+    struct error agent = ERROR_INIT;
+    uint64_t start_ns = peer_now_ns();
+
+    if (p->o->mock && p->a)
+        return assembly_flush(p->a, err);
+    if (!p->running)
+        return 0;
+    int rc = assembly_before_suspend(p->a, p->o->vm->resume_timeout, false, &agent);
+    if (vmm_pause(assembly_vmm(p->a), err) < 0 || peer_keep(p, NULL, NULL, err) < 0)
+        return error_wrap(err, "suspend");
+    p->running = false;
+    atomic_store(&p->counters.running, false);
+    atomic_fetch_add(&p->counters.suspends, 1);
+    atomic_store(&p->counters.suspend_ns, peer_now_ns() - start_ns);
+    log_info(context_log(p->ctx), "Suspend", log_uint("ms", (peer_now_ns() - start_ns) / 1000000));
+    if (rc < 0)
+        return error_set(err, agent.code,
+                         "the machine was suspended and is kept, but its agent did not prepare "
+                         "it: %s",
+                         agent.text);
+    return 0;
+}
+
+/* ---- Serving ------------------------------------------------------------------------------ */
+
+/* Why a machine is not there any more. */
+static int ended(struct peer *p, struct error *err)
+{
+    struct vmm_exit end;
+
+    p->running = false;
+    atomic_store(&p->counters.running, false);
+    if (vmm_wait_exit(assembly_vmm(p->a), 0, &end, err) < 0)
+        return -1;
+    if (!end.clean)
+        return assembly_ended(p->a, err);
+    log_info(context_log(p->ctx), "Guest powered off");
+    return mark_write(p->plan->mark, MARK_ENDED, err);
+}
+
+static void wait_cancelled(const struct context *ctx)
+{
+    struct pollfd fd = {.fd = ctx->cancel ? ctx->cancel->fd : -1, .events = POLLIN};
+
+    while (context_check(ctx, NULL) == 0)
+        (void)poll(&fd, 1, -1);
+}
+
+int peer_serve(struct peer *p, struct error *err)
+{
+    const struct context *stop = p->o->mock ? p->ctx : assembly_stop_context(p->a);
+
+    if (p->o->laddr && *p->o->laddr) {
+        if (peer_hand(p, stop, err) < 0)
+            return -1;
+    } else {
+        wait_cancelled(stop);
+    }
+    if (p->running && vmm_state(assembly_vmm(p->a)) == VMM_STATE_EXITED)
+        return ended(p, err);
+    return 0;
+}

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+/* take.c - taking a machine in from the peer that runs it; see migrate.h for the rule
+ *
+ * The machine is described by the source's config (package.h), which comes with the offer. Devices
+ * that a package here has lie on its files; others are made. All data goes through the filter pull,
+ * above which dirty tracking stands, so that what arrived does not count as written here.
+ *
+ * A request to stop counts until the machine runs here: from then on its data is drained first, as
+ * the machine is lost without it, and suspended then.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "runtime/base/output.h"
+#include "runtime/peer/peer.h"
+
+struct take {
+    struct peer *p;
+    struct context ctx; /* of the engine: cancelled with ours, while that counts */
+    struct cancel cancel;
+    atomic_bool ran;
+    int leave; /* eventfd: ends the bridge */
+    pthread_t bridge, greeter;
+    bool has_greeter;
+    struct error greet_error;
+    int greet_rc;
+};
+
+static void *bridge(void *opaque)
+{
+    struct take *t = opaque;
+    struct pollfd fds[2] = {
+        {.fd = t->leave, .events = POLLIN},
+        {.fd = t->p->ctx->cancel ? t->p->ctx->cancel->fd : -1, .events = POLLIN}};
+
+    while (poll(fds, 2, -1) < 0)
+        ;
+    if (!fds[0].revents && !atomic_load(&t->ran))
+        cancel_request(&t->cancel);
+    return NULL;
+}
+
+/* ---- Room --------------------------------------------------------------------------------- */
+
+/* A base here is shared if it is what the source has: read, not believed. */
+static bool shares(struct plan_device *d, const struct wire_device *offered)
+{
+    uint8_t sum[SHA256_SIZE];
+
+    if (!(offered->flags & DEVICE_BASE) || !d->d.n_overlays || !d->has_digest ||
+        memcmp(d->sha256, offered->base, SHA256_SIZE) != 0)
+        return false;
+    cleanup_close int fd = open(d->d.base, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && digest_of_fd(fd, d->d.base, sum, NULL, NULL) == 0 &&
+           memcmp(sum, d->sha256, SHA256_SIZE) == 0;
+}
+
+static int make_room(struct take *t, const struct wire_device *w, const struct pull_options *opt,
+                     struct pull **ret_pull, struct error *err)
+{
+    struct peer *p = t->p;
+    struct plan_device *d = plan_find(p->plan, w->name);
+    struct block *layer;
+
+    if (!d)
+        d = plan_add_incoming(p->plan, w->name, err);
+    if (!d)
+        return -1;
+    if (d->role != BLUEPRINT_MEMORY && d->role != BLUEPRINT_ROOT && d->role != BLUEPRINT_DISK)
+        return error_set(err, EPROTO, "device %s: is not one that travels", w->name);
+    cleanup_block struct block *b = plan_open_incoming(d, w->size, p->ctx, err);
+    if (!b)
+        return -1;
+    if (block_size(b) != w->size)
+        return error_set(err, EINVAL,
+                         "device %s: has %ju bytes there, but %s here has %ju: give it another "
+                         "base or --package",
+                         w->name, (uintmax_t)w->size, d->d.base, (uintmax_t)block_size(b));
+    layer = pull_open(b, opt, p->ctx, ret_pull, err);
+    if (!layer)
+        return -1;
+    b = layer;
+    layer = plan_upper(d, b, p->ctx, err);
+    if (!layer)
+        return -1;
+    b = layer;
+    if (assembly_add(p->a, w->name, b, true, err) < 0)
+        return -1;
+    (void)steal_ptr(&b);
+    return 0;
+}
+
+static int make_state(struct peer *p, struct error *err)
+{
+    struct plan_device *d = plan_find(p->plan, "state");
+    cleanup_block struct block *b = NULL;
+
+    if (!d)
+        return error_set(err, EINVAL, "devices: \"state\" is missing");
+    b = plan_open_incoming(d, 0, p->ctx, err);
+    if (!b || assembly_add(p->a, "state", b, false, err) < 0)
+        return -1;
+    (void)steal_ptr(&b);
+    return 0;
+}
+
+/* Overlays that hold a machine already are somebody's. */
+static int check_vacant(struct peer *p, struct error *err)
+{
+    enum migrate_record_state state;
+    char where[WIRE_REASON_MAX + 1] = "";
+    enum mark mark;
+
+    if (p->o->fresh && plan_start_over(p->plan, err) < 0)
+        return -1;
+    if (mark_read(p->plan->mark, &mark, err) < 0 ||
+        migrate_record_read(p->plan->record, &state, where, err) < 0)
+        return -1;
+    if (state == MIGRATE_RECORD_COMMITTED)
+        return error_set(err, ESTALE,
+                         "%s: a machine was being moved to %s from here, and nobody confirmed: "
+                         "settle that first (--take-back), or use another --overlay-dir",
+                         p->plan->record, where);
+    /* A machine that left may come back: what it left behind is old. */
+    if (state == MIGRATE_RECORD_MOVED)
+        return migrate_take_back(p->plan->record, err) < 0 ? -1 : plan_start_over(p->plan, err);
+    if (mark != MARK_NONE)
+        return error_set(err, EEXIST,
+                         "%s: there is a machine here already: use another --overlay-dir, or "
+                         "--fresh to drop it",
+                         p->plan->mark);
+    return 0;
+}
+
+/* What the source says the machine is. */
+static int read_machine(struct peer *p, const char *text, size_t len, struct error *err)
+{
+    enum vmm_hypervisor wish;
+
+    if (vmm_hypervisor_parse(p->o->vm->hypervisor, &wish, err) < 0)
+        return -1;
+    struct package *pkg = package_parse(text, len, "the offered machine", err);
+    if (!pkg)
+        return -1;
+    package_free(p->plan->pkg);
+    p->plan->pkg = pkg;
+    if (pkg->foreign)
+        return error_set(err, EPROTO, "the offered machine: says nothing of what it is");
+    return package_check_host(pkg, wish, err);
+}
+
+static int offer(void *opaque, const struct wire_device *offered, size_t n, const char *machine,
+                 size_t machine_len, const struct pull_options *pull, struct pull **pulls,
+                 uint8_t *shares_base, struct error *err)
+{
+    struct take *t = opaque;
+    struct peer *p = t->p;
+
+    if (!p->o->mock && (read_machine(p, machine, machine_len, err) < 0))
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        struct plan_device *d = plan_find(p->plan, offered[i].name);
+        if (!d && !(d = plan_add_incoming(p->plan, offered[i].name, err)))
+            return -1;
+        shares_base[i] = shares(d, &offered[i]);
+    }
+    if ((!p->o->mock && peer_choose(p, err) < 0) || peer_new_assembly(p, err) < 0 ||
+        make_state(p, err) < 0)
+        return -1;
+    for (size_t i = 0; i < n; i++)
+        if (make_room(t, &offered[i], &pull[i], &pulls[i], err) < 0)
+            return -1;
+    return p->o->mock ? 0 : assembly_start(p->a, &p->machine, err);
+}
+
+/* ---- Running ------------------------------------------------------------------------------ */
+
+static int load(void *opaque, const uint8_t *state, size_t len, struct error *err)
+{
+    struct peer *p = ((struct take *)opaque)->p;
+
+    if (p->o->mock)
+        return peer_write_state(p, state, len, err);
+    return assembly_put_state(p->a, state, len, err) < 0 ? -1 : assembly_load(p->a, err);
+}
+
+static void *greet(void *opaque)
+{
+    struct take *t = opaque;
+    struct peer *p = t->p;
+
+    t->greet_rc = peer_greet_guest(p, true, &t->greet_error);
+    if (t->greet_rc == 0) {
+        atomic_fetch_add(&p->counters.resumes, 1);
+        atomic_store(&p->counters.resume_ns, peer_now_ns() - p->start_ns);
+        log_info(context_log(p->ctx), "Resumed VM",
+                 log_uint("ms", (peer_now_ns() - p->start_ns) / 1000000),
+                 log_str("path", assembly_path(p->a)));
+    }
+    return NULL;
+}
+
+static int run(void *opaque, struct error *err)
+{
+    struct take *t = opaque;
+
+    atomic_store(&t->ran, true);
+    if (t->p->o->mock)
+        return 0;
+    if (peer_run_now(t->p, err) < 0)
+        return -1;
+    /* The agent's answer may need pages that are still on their way. */
+    t->has_greeter = pthread_create(&t->greeter, NULL, greet, t) == 0;
+    return 0;
+}
+
+static void discard(void *opaque)
+{
+    struct take *t = opaque;
+
+    t->p->gone = true; /* finish() removes what there is, when the engine is out of it */
+}
+
+static struct stream *reconnect(void *opaque, struct error *err)
+{
+    struct take *t = opaque;
+
+    return stream_connect(t->p->o->raddr, &t->p->o->transport, &t->ctx, err);
+}
+
+/* ---- Start to end ------------------------------------------------------------------------- */
+
+static int receive(struct take *t, struct migrate_result *result, struct error *err)
+{
+    struct peer *p = t->p;
+    struct migrate_watch watch = {.status = peer_watch_status, .opaque = p};
+    struct migrate_host host = {
+        .offer = offer, .load = load, .run = run, .discard = discard, .opaque = t};
+    struct migrate_receive_options options = {
+        .postcopy_off = p->o->postcopy == MIGRATE_POSTCOPY_OFF,
+        .reconnect = reconnect,
+        .opaque = t,
+        .watch = &watch,
+    };
+    struct stream *stream = stream_connect(p->o->raddr, &p->o->transport, &t->ctx, err);
+
+    if (!stream)
+        return -1;
+    log_info(context_log(p->ctx), "Migrating from", log_str("remote", stream_peer(stream)));
+    atomic_store(&p->counters.receiving, true);
+    int rc = migrate_receive(stream, &host, &options, &t->ctx, result, err);
+    atomic_store(&p->counters.receiving, false);
+    return rc;
+}
+
+static int finish(struct take *t, int rc, const struct migrate_result *r, struct error *err)
+{
+    struct peer *p = t->p;
+
+    if (t->has_greeter)
+        (void)pthread_join(t->greeter, NULL);
+    if (rc < 0) {
+        atomic_fetch_add(&p->counters.migrations_failed, 1);
+        if (p->gone || !p->a) { /* nothing of it stays */
+            struct assembly *a = steal_ptr(&p->a);
+            (void)assembly_close(a, NULL);
+            (void)plan_start_over(p->plan, NULL);
+        } else if (p->running) {
+            /* Blocks are missing for ever: what stands here must not be gone on from. */
+            p->running = false;
+            (void)error_wrap(err, "the machine ran here but its data is not complete");
+        }
+        return -1;
+    }
+    atomic_fetch_add(&p->counters.migrations_in, 1);
+    log_info(context_log(p->ctx), "Completed all device migrations",
+             log_uint("ms", r->total_ns / 1000000),
+             log_uint("suspended_ms", r->suspended_ns / 1000000),
+             log_uint("bytes_received", r->bytes_received), log_uint("wants", r->wants));
+    if (t->greet_rc < 0) {
+        if (err)
+            *err = t->greet_error;
+        return -1;
+    }
+    return 0;
+}
+
+int peer_take(struct peer *p, struct error *err)
+{
+    struct take t = {.p = p, .leave = -1};
+    struct migrate_result result = {0};
+
+    if (check_vacant(p, err) < 0)
+        return -1;
+    t.ctx = *p->ctx;
+    t.ctx.cancel = &t.cancel;
+    if (cancel_init(&t.cancel, err) < 0)
+        return -1;
+    t.leave = eventfd(0, EFD_CLOEXEC);
+    int rc = t.leave < 0 ? error_sys(err, "eventfd") : 0;
+    if (rc == 0) {
+        int n = pthread_create(&t.bridge, NULL, bridge, &t);
+        rc = n != 0 ? error_num(err, n, "thread") : 0;
+    }
+    if (rc == 0) {
+        rc = receive(&t, &result, err);
+        rc = finish(&t, rc, &result, err);
+        (void)eventfd_write(t.leave, 1);
+        (void)pthread_join(t.bridge, NULL);
+    }
+    cleanup_close_p(&t.leave);
+    cancel_destroy(&t.cancel);
+    return rc;
+}

@@ -52,10 +52,11 @@ static bool same_file(int dirfd, const char *name, const struct stat *st)
 
 static int copy_in(int fd, uint64_t size, const char *dir, const char *file, struct error *err)
 {
-    char *path = NULL;
-    if (asprintf(&path, "%s/%s", dir, file) < 0)
+    cleanup_free char *path = NULL;
+    if (asprintf(&path, "%s/%s", dir, file) < 0) {
+        path = NULL;
         return error_oom(err);
-    cleanup_free char *guard = path;
+    }
     cleanup_output struct output *out = output_begin(path, OUTPUT_FILE, 0666, err);
     if (!out)
         return -1;
@@ -155,10 +156,11 @@ int blueprint_make(const struct blueprint_make *make, const struct context *ctx,
     if (!text)
         return error_wrap(err, "blueprint %s", make->dir);
     remove_stale(old, bp, dirfd);
-    char *path = NULL;
-    if (asprintf(&path, "%s/" BLUEPRINT_MANIFEST, make->dir) < 0)
+    cleanup_free char *path = NULL;
+    if (asprintf(&path, "%s/" BLUEPRINT_MANIFEST, make->dir) < 0) {
+        path = NULL;
         return error_oom(err);
-    cleanup_free char *guard = path;
+    }
     cleanup_output struct output *out = output_begin(path, OUTPUT_FILE, 0666, err);
     if (!out || io_write(output_fd(out), text, strlen(text), path, err) < 0)
         return -1;

@@ -3,13 +3,15 @@
  *
  * Memory comes from an arena, freed as a whole: a tree has many small objects and one lifetime. A
  * folder's entries stand in an open-addressing hash table (linear probing, a removed entry leaves a
- * tombstone), so that merging stays linear in the number of entries.
+ * tombstone), so that merging stays linear in the number of entries. Its order is another one each
+ * time: what is written goes by tree_sorted().
  */
 #include "oci/tree/tree.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define ARENA_CHUNK (256u << 10)
 #define DIR_SLOTS_MIN 8
@@ -25,9 +27,11 @@ struct tree {
     struct tree_inode *root;
     struct tree_dir *dirs; /* all folders, linked by next, for their tables */
     struct tree_data data;
+    uint64_t key[2]; /* of names' hashes */
 };
 
 struct tree_dir {
+    const uint64_t *key;   /* the tree's */
     struct tree_dir *next; /* all folders of the tree */
     struct tree_entry **slots;
     size_t n_slots;             /* a power of two, or 0 */
@@ -94,6 +98,7 @@ struct tree_inode *tree_inode_new(struct tree *tree, uint32_t mode, struct error
         if (!dir)
             return NULL;
         memset(dir, 0, sizeof(*dir));
+        dir->key = tree->key;
         dir->next = tree->dirs;
         tree->dirs = dir;
         inode->dir = dir;
@@ -107,6 +112,11 @@ struct tree *tree_new(struct error *err)
 
     if (!tree) {
         error_oom(err);
+        return NULL;
+    }
+    if (getrandom(tree->key, sizeof(tree->key), 0) != sizeof(tree->key)) {
+        error_sys(err, "getrandom");
+        free(tree);
         return NULL;
     }
     tree->root = tree_inode_new(tree, S_IFDIR | 0755, err);
@@ -194,15 +204,50 @@ const struct tree_xattr *tree_get_xattr(const struct tree_inode *inode, const ch
     return NULL;
 }
 
-/* FNV-1a. An image may choose names that collide; a folder then costs quadratic time, which the
- * limit on entries (oci/layer) bounds. */
-static size_t hash_name(const char *name, size_t len)
+static uint64_t rotate(uint64_t v, unsigned n)
 {
-    uint64_t h = UINT64_C(14695981039346656037);
+    return v << n | v >> (64 - n);
+}
 
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ (uint8_t)name[i]) * UINT64_C(1099511628211);
-    return (size_t)(h ^ h >> 32);
+static void sip_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = rotate(v[1], 13) ^ v[0];
+    v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] = rotate(v[0], 32);
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = rotate(v[1], 17) ^ v[2];
+    v[3] = rotate(v[3], 21) ^ v[0];
+    v[2] = rotate(v[2], 32);
+}
+
+/* SipHash-1-3 (Aumasson, Bernstein: "SipHash: a fast short-input PRF", 2012), keyed anew for each
+ * tree: an image cannot choose names that collide. */
+static size_t hash_name(const uint64_t key[2], const char *name, size_t len)
+{
+    uint64_t v[4] = {key[0] ^ UINT64_C(0x736f6d6570736575), key[1] ^ UINT64_C(0x646f72616e646f6d),
+                     key[0] ^ UINT64_C(0x6c7967656e657261), key[1] ^ UINT64_C(0x7465646279746573)};
+
+    for (size_t i = 0;; i += 8) {
+        uint64_t word = 0;
+        if (len - i >= 8) {
+            memcpy(&word, name + i, 8);
+        } else {
+            memcpy(&word, name + i, len - i);
+            word ^= (uint64_t)len << 56;
+        }
+        v[3] ^= word;
+        sip_round(v);
+        v[0] ^= word;
+        if (len - i < 8)
+            break;
+    }
+    v[2] ^= 0xff;
+    for (int i = 0; i < 3; i++)
+        sip_round(v);
+    return (size_t)(v[0] ^ v[1] ^ v[2] ^ v[3]);
 }
 
 /* The slot that holds the name, or the free one where it would go. The table is never full. */
@@ -210,7 +255,7 @@ static size_t find_slot(const struct tree_dir *dir, const char *name, size_t len
 {
     size_t mask = dir->n_slots - 1, reuse = SIZE_MAX;
 
-    for (size_t i = hash_name(name, len) & mask;; i = (i + 1) & mask) {
+    for (size_t i = hash_name(dir->key, name, len) & mask;; i = (i + 1) & mask) {
         const struct tree_entry *e = dir->slots[i];
         if (!e)
             return reuse != SIZE_MAX ? reuse : i;

@@ -15,10 +15,13 @@ PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2
 PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
     docker-registry util-linux busybox-static time mandoc spin
 
+# To compare with (`make bench`).
+PACKAGES_BENCH := nbdkit libnbd-bin util-linux-extra
+
 # To lint (`make lint` installs them on its own).
 PACKAGES_LINT := clang-tidy clang-format cppcheck
 
 #: depend - install the Debian packages the project needs (only what is missing; sudo when not root)
 .PHONY: depend
 depend:
-	@tools/install-packages.sh $(sort $(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST))
+	@tools/install-packages.sh $(sort $(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST) $(PACKAGES_BENCH))

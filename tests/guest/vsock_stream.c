@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 /* vsock_stream.c - both ends of the stream tests: a static program for the guest and the host
  *
- *     vsock_stream serve ADDRESS            echo whatever comes, on any number of connections,
- * until killed vsock_stream echo ADDRESS N BYTES     N connections at once: send BYTES each, end
- * the sending side, and demand the same bytes back and then the end vsock_stream send ADDRESS BYTES
- * one connection: send BYTES, end, wait for the peer's "ok" vsock_stream sink ADDRESS BYTES accept
- * one connection and demand those BYTES; answer "ok" vsock_stream ping ADDRESS N           N round
- * trips of a byte; prints the median in microseconds vsock_stream hold ADDRESS             connect,
- * say "held", wait for the end; print how it came
+ *     vsock_stream serve ADDRESS           echo whatever comes, on any number of connections
+ *     vsock_stream echo ADDRESS N BYTES    N connections at once: send BYTES each, end the sending
+ *                                          side, and demand the same bytes back and then the end
+ *     vsock_stream send ADDRESS BYTES      one connection: send BYTES, end, wait for the peer's ok
+ *     vsock_stream sink ADDRESS BYTES      accept one connection and demand those BYTES and the
+ *                                          end; answer "ok"
+ *     vsock_stream take ADDRESS BYTES      the same, but connect, and without an end (a serial port
+ *                                          has none)
+ *     vsock_stream mirror ADDRESS          connect, and send back what comes, until killed
+ *     vsock_stream ping ADDRESS N          N round trips of a byte; prints the median
+ *     vsock_stream hold ADDRESS            connect, say "held", wait for the end; print how it came
  *
- * ADDRESS: vsock:CID:PORT, unix:PATH, or guest:PATH:PORT (the UNIX socket of a vsock device on the
- * host). Bytes are a pattern that depends on connection and position, so that a loss, a swap or a
- * mix-up shows.
+ * ADDRESS: vsock:CID:PORT, unix:PATH, guest:PATH:PORT (the UNIX socket of a vsock device on the
+ * host), or port:PATH (a virtio-serial port in the guest). Bytes are a pattern that depends on
+ * connection and position, so that a loss, a swap or a mix-up shows.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,8 +112,29 @@ static int open_address(const char *address, int listening)
             die(line);
         return fd;
     }
+    if (sscanf(address, "port:%199s", path) == 1) {
+        int fd = open(path, O_RDWR | O_NOCTTY);
+
+        if (fd < 0)
+            die(address);
+        return fd;
+    }
     errno = EINVAL;
     die(address);
+}
+
+/* Writes some of it, waiting while there is no room. */
+static size_t write_some(int fd, const void *data, size_t len)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    ssize_t w;
+
+    while ((w = write(fd, data, len)) <= 0) {
+        if (w < 0 && errno != EAGAIN && errno != ENOSPC && errno != EINTR)
+            die("write");
+        poll(&p, 1, -1);
+    }
+    return (size_t)w;
 }
 
 static void nonblock(int fd)
@@ -258,13 +284,10 @@ static int send_bytes(const char *address, uint64_t bytes)
 
     for (uint64_t at = 0; at < bytes;) {
         size_t some = bytes - at < BLOCK ? (size_t)(bytes - at) : BLOCK;
-        ssize_t w = send(fd, all + at % REPEAT, some, MSG_NOSIGNAL);
 
-        if (w < 0)
-            die("send");
-        at += (uint64_t)w;
+        at += write_some(fd, all + at % REPEAT, some);
     }
-    if (shutdown(fd, SHUT_WR) < 0)
+    if (shutdown(fd, SHUT_WR) < 0 && errno != ENOTSOCK)
         die("shutdown");
     if (read(fd, answer, 2) != 2 || memcmp(answer, "ok", 2) != 0) {
         fprintf(stderr, "vsock_stream: the peer did not say ok\n");
@@ -275,21 +298,23 @@ static int send_bytes(const char *address, uint64_t bytes)
     return 0;
 }
 
-static int sink(const char *address, uint64_t bytes)
+static int sink(const char *address, uint64_t bytes, int listening)
 {
     uint8_t *all = make_pattern(), *buf = malloc(BLOCK);
-    int listener = open_address(address, 1), fd;
+    int listener = open_address(address, listening), fd = listener;
     uint64_t at = 0;
     double start, took;
-    ssize_t r;
+    ssize_t r = 0;
 
     printf("serving\n");
     fflush(stdout);
-    fd = accept(listener, NULL, NULL);
-    start = now();
-    if (fd < 0)
+    if (listening && (fd = accept(listener, NULL, NULL)) < 0)
         die("accept");
-    while ((r = read(fd, buf, BLOCK)) > 0) {
+    /* The first byte starts the clock: whoever connects may let the guest begin later. */
+    start = 0;
+    while ((listening || at < bytes) && (r = read(fd, buf, BLOCK)) > 0) {
+        if (at == 0)
+            start = now();
         if (memcmp(buf, all + at % REPEAT, (size_t)r) != 0) {
             fprintf(stderr, "vsock_stream: wrong bytes at %llu\n", (unsigned long long)at);
             return 1;
@@ -334,6 +359,22 @@ static int ping(const char *address, int n)
     return 0;
 }
 
+static int mirror(const char *address)
+{
+    int fd = open_address(address, 0);
+    char buf[ECHO_BUFFER];
+    ssize_t r;
+
+    /* A port reads as ended until the host connects. */
+    while ((r = read(fd, buf, sizeof(buf))) >= 0) {
+        if (r == 0)
+            usleep(1000);
+        for (ssize_t at = 0; at < r;)
+            at += (ssize_t)write_some(fd, buf + at, (size_t)(r - at));
+    }
+    die("read");
+}
+
 static int hold(const char *address)
 {
     int fd = open_address(address, 0);
@@ -353,14 +394,17 @@ int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
 
+    signal(SIGPIPE, SIG_IGN);
     if (argc == 3 && strcmp(what, "serve") == 0)
         return serve(argv[2]);
     if (argc == 5 && strcmp(what, "echo") == 0)
         return echo(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10));
     if (argc == 4 && strcmp(what, "send") == 0)
         return send_bytes(argv[2], strtoull(argv[3], NULL, 10));
-    if (argc == 4 && strcmp(what, "sink") == 0)
-        return sink(argv[2], strtoull(argv[3], NULL, 10));
+    if (argc == 4 && (strcmp(what, "sink") == 0 || strcmp(what, "take") == 0))
+        return sink(argv[2], strtoull(argv[3], NULL, 10), what[0] == 's');
+    if (argc == 3 && strcmp(what, "mirror") == 0)
+        return mirror(argv[2]);
     if (argc == 4 && strcmp(what, "ping") == 0)
         return ping(argv[2], atoi(argv[3]));
     if (argc == 3 && strcmp(what, "hold") == 0)

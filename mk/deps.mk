@@ -60,3 +60,4 @@ deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
 deps-tools/vmmctl := runtime/vmm
+deps-runtime/drafter-packager := runtime/snapshot

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # blueprint.mk - a kernel, a guest system and an image become out/blueprint
 #
-# Input: OS_*, KERNEL_ARGS, KERNEL_MODULES (config.mk), tools, guest programs (guest/guest.mk).
-# Output: goals build/kernel, build/os, blueprint, clean/kernel, clean/os, clean/blueprint.
+# Input: OS_*, KERNEL_* (config.mk), tools, guest programs (guest/guest.mk).
+# Output: goals config/kernel, build/kernel, build/os, blueprint, clean/kernel, clean/os, clean/blueprint.
 #
 #   OS_KERNEL -> out/kernel/{vmlinux,initrd.img,made.txt} --+
 #   OS_PACKAGES -> out/os/base.tar --+                       +-> out/blueprint/*, blueprint.json last
@@ -35,14 +35,32 @@ $(own-programs):
 	$(Q)$(GUEST_CC) -static -s -Wl,--gc-sections -o $@ $^
 all: $(own-programs)
 
+#: config/kernel - with OS_KERNEL=source: source and configuration of the kernel, in out/linux
 #: build/kernel - vmlinux and initrd.img of OS_KERNEL, in out/kernel
-.PHONY: build/kernel build/os blueprint clean/kernel clean/os clean/blueprint
+.PHONY: config/kernel build/kernel build/os blueprint clean/kernel clean/os clean/blueprint
 build/kernel: $(kernel-out)/made.txt
+linux-out := $(OUTPUT_DIR)/linux
+kernel-fragments := blueprint/kernel/$(shell uname -m).config $(KERNEL_CONFIG)
+$(eval $(call inputs,$(linux-out).inputs,$(kernel-fragments)))
+$(linux-out)/config: $(linux-out).inputs blueprint/kernel/build-source.sh $(kernel-fragments)
+	$(call say,CONFIG,$@)
+	$(Q)blueprint/kernel/build-source.sh config $(linux-out) $(cache-out) linux-source $(kernel-fragments)
+$(linux-out)/vmlinux: $(linux-out)/config
+	$(call say,LINUX,$@)
+	$(Q)blueprint/kernel/build-source.sh build $(linux-out) $(cache-out)
+ifeq ($(OS_KERNEL),source)
+config/kernel: $(linux-out)/config
+kernel-given := $(linux-out)/vmlinux
+else
+config/kernel:
+	@echo 'make: $@: OS_KERNEL=$(OS_KERNEL) comes configured; OS_KERNEL=source builds one' >&2; exit 1
+kernel-given := $(OS_KERNEL)
+endif
 $(eval $(call inputs,$(kernel-out).inputs,$(OS_KERNEL) $(KERNEL_MODULES)))
 $(kernel-out)/made.txt: $(kernel-out).inputs $(own-guest)/init tools/kernel-extract tools/initrd-make \
-    $(wildcard blueprint/kernel/*.sh) $(if $(findstring /,$(OS_KERNEL)),$(OS_KERNEL))
+    $(wildcard blueprint/kernel/*.sh) $(if $(findstring /,$(kernel-given)),$(kernel-given))
 	$(call say,KERNEL,$(OS_KERNEL))
-	$(Q)blueprint/kernel/make-kernel.sh $(kernel-out) $(cache-out) '$(OS_KERNEL)' $(own-guest)/init $(KERNEL_MODULES)
+	$(Q)blueprint/kernel/make-kernel.sh $(kernel-out) $(cache-out) '$(kernel-given)' $(own-guest)/init $(KERNEL_MODULES)
 
 # The layers of the root, lowest first. Folders are packed anew each time and replace the old tar only
 # when something in them changed.
@@ -103,7 +121,7 @@ $(blueprint-out)/oci.ext4: build/oci ;
 
 #: clean/kernel, clean/os, clean/blueprint - remove what the goal of that name made (packages stay in out/cache)
 clean/kernel:
-	rm -rf $(kernel-out) $(kernel-out).inputs
+	rm -rf $(kernel-out) $(kernel-out).inputs $(linux-out) $(linux-out).inputs
 clean/os:
 	rm -rf $(os-out)
 clean/blueprint:

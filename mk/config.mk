@@ -44,8 +44,10 @@ FIRECRACKER_BIN ?=
 JAILER_BIN ?=
 export FIRECRACKER_BIN JAILER_BIN
 
-#? OS_KERNEL: kernel of a blueprint: a vmlinux, a vmlinuz, or the name of a Debian kernel package
+#? OS_KERNEL: kernel of a blueprint: a vmlinux, a vmlinuz, the name of a Debian kernel package, or "source"
 OS_KERNEL ?= linux-image-cloud-amd64
+#? KERNEL_CONFIG: files of further options for OS_KERNEL=source, as lines of a kernel's .config
+KERNEL_CONFIG ?=
 #? KERNEL_ARGS: added to the boot arguments of a blueprint
 KERNEL_ARGS ?= quiet
 #? KERNEL_MODULES: drivers the initrd loads, with what they depend on; NAME? = where the kernel has it

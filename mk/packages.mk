@@ -13,7 +13,7 @@ PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2
 
 # To test.
 PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
-    docker-registry util-linux busybox-static time mandoc spin
+    docker-registry util-linux busybox-static time mandoc spin flex bison bc libelf-dev xz-utils
 
 # To compare with (`make bench`).
 PACKAGES_BENCH := nbdkit libnbd-bin util-linux-extra
@@ -21,7 +21,14 @@ PACKAGES_BENCH := nbdkit libnbd-bin util-linux-extra
 # To lint (`make lint` installs them on its own).
 PACKAGES_LINT := clang-tidy clang-format cppcheck
 
+# To build a kernel (OS_KERNEL=source), which few do.
+PACKAGES_KERNEL := gcc make libc6-dev flex bison bc libelf-dev xz-utils binutils
+
 #: depend - install the Debian packages the project needs (only what is missing; sudo when not root)
 .PHONY: depend
 depend:
 	@tools/install-packages.sh $(sort $(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST) $(PACKAGES_BENCH))
+#: depend/kernel - install what OS_KERNEL=source needs beside
+.PHONY: depend/kernel
+depend/kernel:
+	@tools/install-packages.sh $(sort $(PACKAGES_KERNEL))

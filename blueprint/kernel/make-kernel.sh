@@ -5,8 +5,8 @@
 #   make-kernel.sh OUTPUT_DIR CACHE_DIR KERNEL INIT MODULE...
 #
 # KERNEL: a vmlinux or vmlinuz (a path: it has a slash or is there; modules are taken from lib/modules/RELEASE or
-# modules/ beside it when there are any), or the name of a Debian kernel package, whose dependency is followed when it
-# is a meta-package. OUTPUT_DIR appears whole or not at all.
+# modules/ beside it when there are any, words on how it was made from made.txt beside it), or the name of a Debian
+# kernel package, whose dependency is followed when it is a meta-package. OUTPUT_DIR appears whole or not at all.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 tools=$here/../../tools
@@ -23,6 +23,7 @@ if [[ $kernel == */* || -e $kernel ]]; then
     [ -f "$kernel" ] || fail "$kernel: no such kernel"
     image=$kernel
     made="file ${kernel##*/}"
+    [ ! -s "$(dirname "$kernel")/made.txt" ] || made=$(cat "$(dirname "$kernel")/made.txt")
     modules=
     for m in "$(dirname "$kernel")"/modules "$(dirname "$kernel")"/lib/modules/* "$(dirname "$kernel")"/../lib/modules/"${kernel##*/vmlinuz-}"; do
         [ -d "$m/kernel" ] && modules=$m && break

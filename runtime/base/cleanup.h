@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CLEANUP(fn) __attribute__((cleanup(fn)))
+/* A guard that is never read (it only holds) is no mistake: unused. */
+#define CLEANUP(fn) __attribute__((cleanup(fn), unused))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Defines a guard `name` for a pointer type and its destructor. */

@@ -28,7 +28,17 @@ OCI_IMAGE_HOSTNAME ?= drafterguest
 OCI_UNPACKER ?= drafter
 #? OCI_FREE: room on oci.ext4 for what the container writes (sparse: costs nothing until used)
 OCI_FREE ?= 256M
-#? OCI_UNPACK_FLAGS, OCI_PACK_FLAGS: further options of oci-unpack and oci-pack (limits), both for oci-build
+#? OCI_MAX_BYTES: how much an image's layers may unpack to, together ("64G"); empty here and below = the program's default
+OCI_MAX_BYTES ?=
+#? OCI_MAX_RATIO: unpacked to packed bytes of a layer, at most (for what is over 64 MiB)
+OCI_MAX_RATIO ?=
+#? OCI_MAX_ENTRIES: entries of all layers together, at most
+OCI_MAX_ENTRIES ?=
+#? OCI_MAX_FILE_SIZE: size of one file, holes included, at most
+OCI_MAX_FILE_SIZE ?=
+#? OCI_MAX_METADATA: memory for names, attributes and extents, at most
+OCI_MAX_METADATA ?=
+#? OCI_UNPACK_FLAGS, OCI_PACK_FLAGS: further options of oci-unpack and oci-pack, both for oci-build
 OCI_UNPACK_FLAGS ?=
 OCI_PACK_FLAGS ?=
 #? SKOPEO_FLAGS: further options of `skopeo copy`, as in --src-creds=USER:PASSWORD or --src-tls-verify=false

@@ -24,6 +24,11 @@ oci-layout = $(firstword $(subst :, ,$(oci-image)))
 oci-keys = @$(call sh-quote,$(oci-layout)/index.json) $(call sh-quote,$(oci-image)) \
     $(call sh-quote,epoch $(SOURCE_DATE_EPOCH))
 oci-select = --image $(call sh-quote,$(oci-image)) --architecture $(call sh-quote,$(OCI_IMAGE_ARCHITECTURE))
+# What is given of OCI_MAX_*.
+oci-limits = $(strip $(call oci-limit,bytes,$(OCI_MAX_BYTES)) $(call oci-limit,ratio,$(OCI_MAX_RATIO)) \
+    $(call oci-limit,entries,$(OCI_MAX_ENTRIES)) $(call oci-limit,file-size,$(OCI_MAX_FILE_SIZE)) \
+    $(call oci-limit,metadata,$(OCI_MAX_METADATA)))
+oci-limit = $(if $2,--max-$1 $(call sh-quote,$2))
 oci-hostname = --hostname $(call sh-quote,$(OCI_IMAGE_HOSTNAME))
 
 #: unpack/oci - OCI_IMAGE_URI to an OCI runtime bundle, out/oci-runtime-bundle, to look at and edit
@@ -45,8 +50,9 @@ endif
 
 unpack/oci: oci-image tools/oci-config $(if $(filter drafter,$(OCI_UNPACKER)),tools/oci-unpack)
 ifeq ($(OCI_UNPACKER),drafter)
-	$(call stage,UNPACK,$(oci-bundle),see 'tools/oci-unpack --help' for its limits and pass them in OCI_UNPACK_FLAGS,\
-	    $(oci-keys),tools/oci-unpack $(oci-select) $(oci-hostname) $(OCI_UNPACK_FLAGS) --output $(oci-bundle))
+	$(call stage,UNPACK,$(oci-bundle),if it met a limit: OCI_MAX_* set them,\
+	    $(oci-keys),tools/oci-unpack $(oci-select) $(oci-hostname) $(oci-limits) $(OCI_UNPACK_FLAGS) \
+	    --output $(oci-bundle))
 else ifeq ($(OCI_UNPACKER),umoci)
 	$(call stage,UMOCI,$(oci-bundle),'umoci unpack' made no bundle,$(oci-keys),\
 	    tools/oci-unpack-umoci.sh $(oci-select) $(oci-hostname) --output {})
@@ -61,9 +67,9 @@ pack/oci: tools/oci-pack
 	    --free $(call sh-quote,$(OCI_FREE)) --label oci $(OCI_PACK_FLAGS) --output $(oci-disk) $(oci-bundle))
 
 build/oci: oci-image tools/oci-build
-	$(call stage,BUILD,$(oci-disk),see 'tools/oci-build --help' for its limits and pass them in OCI_UNPACK_FLAGS,\
+	$(call stage,BUILD,$(oci-disk),if it met a limit: OCI_MAX_* set them,\
 	    $(oci-keys),tools/oci-build $(oci-select) $(oci-hostname) --free $(call sh-quote,$(OCI_FREE)) \
-	    --label oci $(OCI_UNPACK_FLAGS) $(OCI_PACK_FLAGS) --output $(oci-disk))
+	    --label oci $(oci-limits) $(OCI_UNPACK_FLAGS) $(OCI_PACK_FLAGS) --output $(oci-disk))
 
 clean/oci:
 	$(Q)for f in oci-image oci-runtime-bundle blueprint/oci.ext4; do \

@@ -2,25 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # oci-unpack.sh - images to bundles and to ext4: against umoci, without root, and when things go wrong
 . "$TEST_TOP/tests/lib/functions.sh"
+. "$TEST_TOP/tests/lib/images.sh"
 requires_root
 requires_command umoci
 requires_command jq
 requires_command setpriv
-plan 21
-
-# Everything of a tree that an image can say.
-dump() {
-    (cd "$1" && find . -mindepth 1 -printf '%P %y %m %U %G %T@ %l %n\n' | sort &&
-        find . -type f -printf '%P %s\n' | sort &&
-        find . -type f -print0 | sort -z | xargs -0 -r sha256sum &&
-        find . \( -type c -o -type b \) -exec stat -c '%n %t %T' {} + | sort &&
-        getfattr -R -h -d -m - -e hex . 2>/dev/null)
-}
-
-new_image() { umoci init --layout "$1" && umoci new --image "$1:latest"; }
-
-# A layer as it is, which umoci repack would not write.
-add_layer() { umoci raw add-layer --image "$1:latest" "$2"; }
+plan 24
 
 # Three layers with all that a builder makes: links, devices, times, attributes, whiteouts, changes of
 # type.
@@ -48,8 +35,7 @@ make_rich() {
     echo new >b/opaque/new && echo in >b/type/in && echo again >c/sub/file
     new_image rich || return
     for l in a b c; do
-        tar --format=posix --xattrs --xattrs-include='*' --numeric-owner --sparse -C $l \
-            --pax-option=delete=atime,delete=ctime -cf $l.tar . && add_layer rich $l.tar || return
+        make_layer $l $l.tar && add_layer rich $l.tar || return
     done
 }
 
@@ -97,16 +83,34 @@ mkdir small && mount -t tmpfs -o size=60k none small && cleanup umount small
 fails "says so when the disk is full" 1 'No space left' \
     oci-unpack --image rich:latest --output small/b
 
-# All or nothing, wherever the signal finds it.
-interrupt() {
-    local rc=0 pid
-    oci-unpack --image rich:latest --output stopped &
-    pid=$!
-    kill -TERM $pid
-    wait $pid || rc=$?
-    diag "exit status $rc"
-    if [ $rc = 0 ]; then [ -d stopped/rootfs ]; else [ ! -e stopped ]; fi
+# All or nothing, wherever the signal finds it. The program is stopped as soon as its temporary is there,
+# and goes on with the signal waiting for it; should it have been at its very end, once more.
+mkdir large && for i in {1..60}; do head -c 1M /dev/urandom >large/$i; done
+new_image many && tar -C large -cf many.tar . && add_layer many many.tar && oci-unpack --image many:latest --output m
+interrupt() { # SIGNAL OUTPUT COMMAND...
+    local signal=$1 output=$2 try rc pid
+    shift 2
+    for try in {1..10}; do
+        rm -rf "$output"
+        env --default-signal=INT "$@" >interrupt.log 2>&1 &
+        pid=$!
+        until compgen -G ".$output.tmp-*" >/dev/null || ! kill -0 $pid 2>/dev/null; do :; done
+        kill -STOP $pid 2>/dev/null
+        kill -"$signal" $pid 2>/dev/null
+        kill -CONT $pid 2>/dev/null
+        rc=0
+        wait $pid || rc=$?
+        [ $rc = 0 ] || break
+        diag "try $try: was done already"
+        [ -e "$output" ] || return 1
+    done
+    cat interrupt.log
+    [ $rc = 1 ] && grep -q interrupted interrupt.log && [ ! -e "$output" ] && ! compgen -G ".$output.tmp-*"
 }
-ok "stops on a signal with all or nothing" interrupt
+ok "oci-unpack stops on SIGINT with nothing" interrupt INT stopped oci-unpack --image many:latest --output stopped
+ok "and on SIGTERM" interrupt TERM stopped oci-unpack --image many:latest --output stopped
+ok "oci-build stops on SIGINT with nothing" \
+    interrupt INT stopped.ext4 oci-build --image many:latest --output stopped.ext4
+ok "oci-pack stops on SIGINT with nothing" interrupt INT stopped.ext4 oci-pack --output stopped.ext4 m
 is "nothing is left of what failed" \
     "$(find . -maxdepth 2 -name '.*.tmp-*' -newer evil.tar | wc -l) $(find small -mindepth 1 | wc -l)" "0 0"

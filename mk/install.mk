@@ -36,23 +36,28 @@ other-pages := $(wildcard oci/*/*.[57] blueprint/*.[57] runtime/*/*.[57])
 bin-dir = $(DESTDIR)$(PREFIX)/bin
 man-root = $(DESTDIR)$(PREFIX)/share/man
 man1-dir = $(DESTDIR)$(PREFIX)/share/man/man1
+unit-dir = $(DESTDIR)$(PREFIX)/lib/systemd/system
+unit-sources := $(wildcard runtime/net/systemd/*.service)
 completion-dir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 # bash-completion looks a command up by its name: one file, and a link to it for each.
 program-names = $(notdir $(program-sources:.c=))
 
-#: install - programs, manual pages and completion below DESTDIR and PREFIX
+#: install - programs, manual pages, completion and systemd units below DESTDIR and PREFIX
 #: uninstall - remove exactly those
 #: dist - a source archive of what is committed, in out/
 .PHONY: install uninstall dist
 install: all man
-	install -d '$(bin-dir)' '$(man1-dir)' '$(completion-dir)'
+	install -d '$(bin-dir)' '$(man1-dir)' '$(completion-dir)' '$(unit-dir)'
 	install -m 755 $(program-sources:.c=) '$(bin-dir)'
 	$(if $(man-pages),install -m 644 $(man-pages) '$(man1-dir)')
 	$(foreach p,$(other-pages),install -D -m 644 $p '$(man-root)/man$(subst .,,$(suffix $p))/$(notdir $p)' &&) :
 	install -m 644 $(completion) '$(completion-dir)/drafter'
 	cd '$(completion-dir)' && for p in $(program-names); do ln -sf drafter $$p; done
+	for u in $(unit-sources); do \
+	    sed 's|@bindir@|$(PREFIX)/bin|' "$$u" >'$(unit-dir)'/"$${u##*/}" || exit; done
 uninstall:
 	cd '$(bin-dir)' && rm -f $(program-names)
+	cd '$(unit-dir)' && rm -f $(notdir $(unit-sources))
 	cd '$(man1-dir)' && rm -f $(notdir $(man-pages))
 	$(foreach p,$(other-pages),rm -f '$(man-root)/man$(subst .,,$(suffix $p))/$(notdir $p)';)
 	cd '$(completion-dir)' && rm -f drafter $(program-names)

@@ -6,7 +6,7 @@
 # To build.
 PACKAGES_BUILD := gcc make pkg-config libc6-dev linux-libc-dev libarchive-dev libcurl4-openssl-dev \
     libssl-dev libjson-c-dev libext2fs-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libisal-dev \
-    libfuse3-dev musl-tools
+    libfuse3-dev libnftables-dev libmnl-dev musl-tools
 
 # To make images, blueprints and machines.
 PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2fsprogs jq cpio

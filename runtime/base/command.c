@@ -159,7 +159,7 @@ static void *take_signals(void *opaque)
 /* Blocks SIGINT and SIGTERM in all threads and has one thread turn them into a request. */
 static int start_signals(struct cancel *cancel, struct error *err)
 {
-    sigset_t set;
+    sigset_t set, hup, before;
     pthread_t thread;
 
     (void)signal(SIGPIPE, SIG_IGN);
@@ -169,7 +169,13 @@ static int start_signals(struct cancel *cancel, struct error *err)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+    /* A command may take SIGHUP by a signalfd, which it can only when no other thread lets it in.
+     */
+    sigemptyset(&hup);
+    sigaddset(&hup, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &hup, &before);
     int rc = pthread_create(&thread, NULL, take_signals, cancel);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0)
         return error_num(err, rc, "start the signal thread");
     pthread_detach(thread);

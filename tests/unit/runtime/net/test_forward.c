@@ -81,7 +81,7 @@ UNIT_TEST(malformed_ones_are_refused_by_name)
         {"::1:1:1@a", "in brackets"},
         {"[127.0.0.1]:1:1@a", "in brackets"},
         {"[]", NULL},
-        {"[1]", "[0]: not an object"},
+        {"[true]", "[0]: not an object"},
         {"[{}]", "[0]: netns is missing"},
         {"[{\"netns\":\"a\",\"externalAddr\":\":1\"}]", "internalPort is missing"},
         {"[{\"netns\":\"a\",\"internalPort\":\"1\"}]", "externalAddr is missing"},

@@ -60,4 +60,5 @@ deps-runtime := runtime/peer runtime/net
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
 deps-tools/vmmctl := runtime/vmm
+deps-tools/guestctl := runtime/guestlink
 deps-runtime/drafter-packager := runtime/snapshot

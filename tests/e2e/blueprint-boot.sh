@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# blueprint-boot.sh - `make blueprint`, the machine it describes, and the redis in it
+# blueprint-boot.sh - `make blueprint`, the machine it describes, the redis in it, its liveness ping and its agent
 . "$TEST_TOP/tests/lib/functions.sh"
 . "$TEST_TOP/tests/lib/machine.sh"
 requires_command qemu-system-x86_64
 requires_command mmdebstrap
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 12
+requires_file /dev/fuse
+plan 17
 
 out=$PWD/out
 bp=$out/blueprint
@@ -19,27 +20,45 @@ build() {
 # Packages that an earlier make fetched are verified again, not fetched again.
 mkdir -p "$out/cache"
 cp -a "$TEST_TOP"/out/cache/linux-image-* "$out/cache/" 2>/dev/null
-ok "make blueprint" build blueprint
+# Laid over: a disk that fstab names, and what the agent shall do.
+mkdir -p overlay/etc
+echo 'LABEL=mydisk /mymount ext4 defaults 0 2' >overlay/etc/fstab
+printf '%s\n' '--before-suspend-cmd=date -s 2001-01-01 >/dev/null && echo the guest suspends >/dev/console' \
+    '--after-resume-cmd=echo the guest resumes in $(date +%Y) >/dev/console' >overlay/etc/drafter-agent.args
+overlay=$PWD/overlay
+truncate -s 4M mydisk && mke2fs -q -t ext4 -L mydisk mydisk
+ok "make blueprint" build blueprint OS_OVERLAY="$overlay"
 cp "$bp/blueprint.json" first.json
-digests() { (cd "$bp" && sha256sum vmlinux initrd.img rootfs.ext4); }
+digests() { (cd "$bp" && sha256sum vmlinux initrd.img rootfs.ext4 oci.ext4); }
 first=$(digests)
 
 ok "the blueprint is what its manifest says" blueprint-check "$bp"
 is "its devices" "$(blueprint-check "$bp" | cut -f1 | tr '\n' ' ')" "kernel initrd disk oci "
 stamp() { stat -c '%n %Y %i' "$bp"/*; }
 before=$(stamp)
-ok "make blueprint again" build blueprint
+ok "make blueprint again" build blueprint OS_OVERLAY="$overlay"
 is "touches nothing" "$(stamp)" "$before"
 
-machine_start "$bp"
+mkdir vsock
+guestctl --vsock-path vsock/vsock.sock --timeout 5m liveness before-suspend after-resume >acts 2>guestctl.log &
+guestctl=$!
+cleanup kill "$guestctl"
+ok "the host listens" wait_line 30 guestctl.log Listening
+machine_vsock=vsock
+machine_start "$bp" -drive file=mydisk,format=raw,if=none,id=mine,snapshot=on -device virtio-blk-pci,drive=mine
 ok "redis answers" wait_for 240 machine_ping
+ok "liveness and agent do what the host asks" wait "$guestctl"
+is "each of them" "$(cut -f1 acts | tr '\n' ' ')" "liveness before-suspend after-resume "
+diag "$(cat acts)"
+ok "the guest ran the command for suspend" wait_line 10 console '^the guest suspends'
+ok "and set its clock before the one for resume" wait_line 10 console "^the guest resumes in $(date +%Y)"
 ok "what the application prints is on the console" wait_line 60 console 'main: .*Ready to accept connections'
-ok "the agent looks for its host" wait_line 60 console 'Waiting for the host|drafter-agent'
 printf '\n' >&8
-printf 'date +%%Y-clock; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; poweroff\n' >&8
+printf 'grep -c /mymount /proc/mounts | sed s/^/mounts=/; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; poweroff\n' >&8
 ok "the machine powers off" wait_for 120 machine_ended
 like "the clock is not the TSC" "$(tr -d '\r' <console)" $'\n(hpet|acpi_pm|kvm-clock)\n'
+like "the disk of fstab is mounted" "$(cat console)" $'\nmounts=1'
 like "the application ended on its own terms" "$(cat console)" 'bye bye'
 
-build clean/kernel clean/os blueprint >rebuild.log 2>&1
+build clean/kernel clean/os clean/blueprint blueprint OS_OVERLAY="$overlay" >rebuild.log 2>&1
 is "two builds give the same bytes" "$(digests)" "$first"

@@ -5,7 +5,8 @@
 #   machine_start BLUEPRINT [QEMU ARGUMENTS]     console in ./console, input through ./keys, pid in $machine
 #
 # This is the command line of blueprint/README.md ("In QEMU"). The guest's port 6379 is at 127.0.0.1:$machine_port.
-# All writes of the guest are thrown away.
+# All writes of the guest are thrown away. With machine_vsock=FOLDER it has a vsock device, the socket being
+# FOLDER/vsock.sock.
 
 machine_pick_port() { # a port nobody listens on now
     local port
@@ -30,13 +31,22 @@ machine_start() {
     rm -f keys
     mkfifo keys
     exec 8<>keys
-    qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -m "${machine_memory:-512}" -nodefaults -display none \
+    local memory=${machine_memory:-512} wrap=() end=-9
+    if [ -n "${machine_vsock:-}" ]; then
+        mkdir -p "$machine_vsock/mnt"
+        end=-TERM
+        wrap=(vsockhost --mount "$machine_vsock/mnt" --path "$machine_vsock/vsock.sock" --)
+        args+=(-machine memory-backend=mem
+            -object "memory-backend-file,id=mem,size=${memory}M,mem-path=$machine_vsock/memory,share=on"
+            -device "vhost-vsock-pci,guest-cid=3,vhostfd={fd}")
+    fi
+    "${wrap[@]}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -m "$memory" -nodefaults -display none \
         -no-reboot -chardev stdio,id=console,signal=off -serial chardev:console \
         -append "$(jq -r .bootArgs "$bp/blueprint.json") ${machine_args:-}" "${args[@]}" \
         -netdev "user,id=net,net=172.16.0.0/24,host=172.16.0.1,dhcpstart=172.16.0.2,hostfwd=tcp:127.0.0.1:$machine_port-172.16.0.2:6379" \
         -device virtio-net-pci,netdev=net,romfile= "$@" <keys >console 2>qemu.log &
     machine=$!
-    cleanup kill -9 "$machine"
+    cleanup kill $end "$machine"
 }
 
 # machine_ping: whether the guest's redis answers within machine_patience seconds. A connection made before the guest

@@ -124,7 +124,9 @@ static int stage_offer(struct source *s, struct error *err)
         devices[i].block_size = d->block_size;
         devices[i].flags = d->memory ? DEVICE_MEMORY : 0;
         if (d->share_base) {
-            if (block_identity(d->block, &id, err) < 0)
+            /* Of what EXTENT_BASE speaks of: the innermost source, not the overlay on it. */
+            struct block *base = block_find(d->block, "file", NULL);
+            if (block_identity(base ? base : d->block, &id, err) < 0)
                 return error_wrap(err, "device %s", d->name);
             if (!id.has_digest)
                 return error_set(err, EINVAL,

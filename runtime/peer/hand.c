@@ -207,7 +207,8 @@ static int hand_on(struct hand *h, struct stream *stream, struct error *err)
         log_info(context_log(p->ctx), "Finished all migrations", log_str("addr", where),
                  log_uint("ms", r.total_ns / 1000000),
                  log_uint("suspended_ms", r.suspended_ns / 1000000),
-                 log_uint("bytes_sent", r.bytes_sent), log_uint("rounds", r.rounds));
+                 log_uint("bytes_sent", r.bytes_sent), log_uint("rounds", r.rounds),
+                 log_uint("pages_base", r.pages_base));
         return 1;
     }
     atomic_fetch_add(&p->counters.migrations_failed, 1);

@@ -246,13 +246,13 @@ static bool exposed(const struct peer *p, const struct plan_device *d)
     return p->boots || !d->read_only;
 }
 
-static int open_device(struct peer *p, const struct plan_device *d, struct error *err)
+static int open_device(struct peer *p, struct plan_device *d, struct error *err)
 {
     cleanup_block struct block *stack = NULL;
     bool made = p->boots && (d->role == BLUEPRINT_MEMORY || d->role == BLUEPRINT_STATE);
 
     if (made) {
-        stack = plan_open_incoming(d, (uint64_t)p->o->memory_mib << 20, p->ctx, err);
+        stack = plan_open_incoming(d, (uint64_t)p->o->memory_mib << 20, true, p->ctx, err);
         struct block *top = stack ? plan_upper(d, stack, p->ctx, err) : NULL;
         if (!top)
             return -1;

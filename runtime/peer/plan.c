@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "runtime/base/io.h"
@@ -218,7 +219,10 @@ struct plan_device *plan_add_incoming(struct plan *plan, const char *name, struc
     }
     cleanup_free char *base =
         format(err, "%s/%s", plan->overlay_dir, blueprint_file_name(name, buf));
-    return base ? add(plan, name, base, NULL, false, err) : NULL;
+    struct plan_device *p = base ? add(plan, name, base, NULL, false, err) : NULL;
+    if (p)
+        p->made = true;
+    return p;
 }
 
 static int read_config(struct plan *plan, bool required, struct error *err)
@@ -380,26 +384,48 @@ struct block *plan_open(const struct plan_device *p, const char *vm_dir, const s
 }
 
 /* A sparse file of that size where there is none. */
-static int make_file(const char *path, uint64_t size, struct error *err)
+static int make_file(const struct plan_device *p, uint64_t size, bool anew, struct error *err)
 {
+    const char *path = p->d.base;
+    int flags = p->made && !anew ? O_EXCL : 0;
+    struct stat st;
+
     if (make_parent(path, err) < 0)
         return -1;
-    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    struct stat st;
+    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600);
+    if (fd < 0 && errno == EEXIST)
+        return error_set(err, EEXIST,
+                         "device %s: %s is there already, perhaps of an attempt that did not end "
+                         "well: --fresh removes it",
+                         p->d.name, path);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return error_sys(err, "%s", path);
+        return error_sys(err, "device %s: %s", p->d.name, path);
+    if (p->made && anew) {
+        /* Emptied under the lock that its user holds. */
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+            return errno == EWOULDBLOCK
+                       ? error_set(err, EBUSY,
+                                   "device %s: %s: in use by another process; stop "
+                                   "that one first",
+                                   p->d.name, path)
+                       : error_sys(err, "device %s: %s", p->d.name, path);
+        if (ftruncate(fd, 0) < 0)
+            return error_sys(err, "device %s: %s", p->d.name, path);
+        st.st_size = 0;
+    }
     if (S_ISREG(st.st_mode) && st.st_size == 0 && ftruncate(fd, (off_t)size) < 0)
-        return error_sys(err, "%s", path);
+        return error_sys(err, "device %s: %s", p->d.name, path);
     return 0;
 }
 
-struct block *plan_open_incoming(const struct plan_device *p, uint64_t size,
+struct block *plan_open_incoming(struct plan_device *p, uint64_t size, bool anew,
                                  const struct context *ctx, struct error *err)
 {
     if (p->role == BLUEPRINT_STATE)
         size = STATE_ROOM;
-    if (make_file(p->d.base, size, err) < 0 || make_parents(&p->d, err) < 0)
+    if (make_file(p, size, anew, err) < 0 || make_parents(&p->d, err) < 0)
         return NULL;
+    p->created = true;
     struct device d = p->d;
     d.make_migratable = false; /* dirty tracking stands above the pull filter */
     cleanup_json struct json_object *layers = device_stack(&d, err);
@@ -431,27 +457,60 @@ static int drop(const char *path, struct error *err)
     return unlink(path) < 0 && errno != ENOENT ? error_sys(err, "%s", path) : 0;
 }
 
+/* Refuses a file that somebody has in use. */
+static int check_unused(const char *path, struct error *err)
+{
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : error_sys(err, "%s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK
+                   ? error_set(err, EBUSY, "%s: in use by another process; stop that one first",
+                               path)
+                   : error_sys(err, "%s", path);
+    return 0;
+}
+
 int plan_start_over(const struct plan *plan, struct error *err)
 {
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_device *p = &plan->items[i];
-        if (!p->d.n_overlays && !p->read_only && !p->d.shared && !p->d.skipsilo &&
-            !plan->write_config)
+        if (!p->d.n_overlays && !p->read_only && !p->d.shared && !p->d.skipsilo && !p->made)
             return error_set(err, EINVAL,
                              "--fresh: device %s has no overlay that could be dropped: its base %s "
                              "was written; get the package again",
                              p->d.name, p->d.base);
+        for (size_t k = 0; k < p->d.n_overlays; k++)
+            if (check_unused(p->d.overlays[k], err) < 0 || check_unused(p->d.states[k], err) < 0)
+                return -1;
+        if (p->made && check_unused(p->d.base, err) < 0)
+            return -1;
     }
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_device *p = &plan->items[i];
-        bool made = plan->write_config && plan->overlay_dir && !p->d.n_overlays && !p->read_only;
         for (size_t k = 0; k < p->d.n_overlays; k++)
             if (drop(p->d.overlays[k], err) < 0 || drop(p->d.states[k], err) < 0)
                 return -1;
-        if (made && drop(p->d.base, err) < 0)
+        if (p->made && drop(p->d.base, err) < 0)
             return -1;
     }
     if (plan->write_config && drop(plan->config, err) < 0)
         return -1;
     return drop(plan->mark, err);
+}
+
+void plan_discard(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct plan_device *p = &plan->items[i];
+        if (!p->created)
+            continue;
+        for (size_t k = 0; k < p->d.n_overlays; k++) {
+            (void)drop(p->d.overlays[k], NULL);
+            (void)drop(p->d.states[k], NULL);
+        }
+        if (p->made)
+            (void)drop(p->d.base, NULL);
+    }
 }

@@ -25,6 +25,8 @@ struct plan_device {
     struct device d; /* strings owned */
     enum blueprint_role role;
     bool read_only; /* kernel and initrd of a blueprint */
+    bool made;      /* its base is a file of our own making, in overlay_dir */
+    bool created;   /* by plan_open_incoming(), now */
     bool has_digest;
     uint8_t sha256[SHA256_SIZE]; /* of the base */
     bool proved;                 /* the base was read and has it */
@@ -62,9 +64,10 @@ struct plan_device *plan_add_incoming(struct plan *plan, const char *name, struc
 struct block *plan_open(const struct plan_device *device, const char *vm_dir,
                         const struct context *ctx, struct error *err);
 
-/* The same for a device of `size` bytes that a migration fills: base or overlay are made when they
- * are not there. Layers above the pull filter (dirty, stats) are the caller's: plan_upper(). */
-struct block *plan_open_incoming(const struct plan_device *device, uint64_t size,
+/* The same for a device of `size` bytes that a migration or a boot fills: base or overlay are made
+ * when they are not there. A base of our own making is emptied first (anew), or must not be there
+ * (EEXIST). Layers above the pull filter (dirty, stats) are the caller's: plan_upper(). */
+struct block *plan_open_incoming(struct plan_device *device, uint64_t size, bool anew,
                                  const struct context *ctx, struct error *err);
 struct block *plan_upper(const struct plan_device *device, struct block *below,
                          const struct context *ctx, struct error *err);
@@ -72,5 +75,8 @@ struct block *plan_upper(const struct plan_device *device, struct block *below,
 /* Removes overlays and their states, the mark, and what a boot made: the next start is the first.
  * Refused (EINVAL) where there are no overlays. Returns 0. */
 int plan_start_over(const struct plan *plan, struct error *err);
+
+/* Removes what plan_open_incoming() made for a machine that never came. Best effort. */
+void plan_discard(const struct plan *plan);
 
 #endif

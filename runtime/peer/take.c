@@ -72,7 +72,7 @@ static int make_room(struct take *t, const struct wire_device *w, const struct p
         return -1;
     if (d->role != BLUEPRINT_MEMORY && d->role != BLUEPRINT_ROOT && d->role != BLUEPRINT_DISK)
         return error_set(err, EPROTO, "device %s: is not one that travels", w->name);
-    cleanup_block struct block *b = plan_open_incoming(d, w->size, p->ctx, err);
+    cleanup_block struct block *b = plan_open_incoming(d, w->size, false, p->ctx, err);
     if (!b)
         return -1;
     if (block_size(b) != w->size)
@@ -101,7 +101,7 @@ static int make_state(struct peer *p, struct error *err)
 
     if (!d)
         return error_set(err, EINVAL, "devices: \"state\" is missing");
-    b = plan_open_incoming(d, 0, p->ctx, err);
+    b = plan_open_incoming(d, 0, false, p->ctx, err);
     if (!b || assembly_add(p->a, "state", b, false, err) < 0)
         return -1;
     (void)steal_ptr(&b);
@@ -265,10 +265,10 @@ static int finish(struct take *t, int rc, const struct migrate_result *r, struct
         (void)pthread_join(t->greeter, NULL);
     if (rc < 0) {
         atomic_fetch_add(&p->counters.migrations_failed, 1);
-        if (p->gone || !p->a) { /* nothing of it stays */
+        if (p->gone && p->a) { /* nothing of it stays */
             struct assembly *a = steal_ptr(&p->a);
             (void)assembly_close(a, NULL);
-            (void)plan_start_over(p->plan, NULL);
+            plan_discard(p->plan);
         } else if (p->running) {
             /* Blocks are missing for ever: what stands here must not be gone on from. */
             p->running = false;

@@ -1,0 +1,83 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# peer-testguest.sh - snapshot, resume, suspend, refuse, move: with the guest that boots in milliseconds
+. "$TEST_TOP/tests/lib/functions.sh"
+. "$TEST_TOP/tests/lib/peer.sh"
+requires_command qemu-system-x86_64
+requires_command jq
+requires_file /dev/fuse
+[ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
+plan 41
+
+fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
+ok "nor does anything of it stay" vms_empty
+fails "no file either" 2 'No such file' ls none/config.json
+ok "a package is made" testguest_package package
+is "upstream can read its config" "$(tr '\0' '\n' <package/config.json | jq -c .agentVSockPort)" 0
+is "all files have digests" "$(tr '\0' '\n' <package/config.json | jq -r '.devices[] | select(.sha256) | .name' | sort | tr '\n' ' ')" "kernel memory state "
+before=$(cat package/* | sha256sum)
+
+last=0
+for i in 1 2 3; do
+    peer_start a
+    ok "resume $i" peer_up a
+    ok "the guest's memory is what it wrote" guest_verify a
+    ok "it is suspended by SIGTERM" peer_stop a
+    [ "$(guest_writes a)" -gt "$last" ] || last=none
+    last=$(guest_writes a)
+done
+like "each time it went on from where it stood" "$last" '^[0-9]+$'
+is "the package is as it was" "$(cat package/* | sha256sum)" "$before"
+
+peer_start a
+peer_up a
+peer_start b
+ok "a second machine from the same package runs beside it" peer_up b
+ok "on memory of its own" guest_verify b
+fails "a second peer on the first one's overlays is refused" 1 'in use by process' \
+    drafter-peer --package package --overlay-dir a --chroot-base-dir vms --hypervisor qemu
+fails "nor does --fresh pull them away from under it" 1 'in use by' \
+    drafter-peer --package package --overlay-dir a --chroot-base-dir vms --hypervisor qemu --fresh
+kill -9 "$(peer_vmm b)"
+peer_wait b
+like "a killed hypervisor is an error that says so" "$peer_status $(tail -n 3 b.log)" '^1 .*killed by signal 9'
+fails "what it left is refused" 1 'was not suspended.*--fresh' drafter-peer --package package --overlay-dir b --chroot-base-dir vms
+peer_start b --fresh
+ok "--fresh starts from the package" peer_up b
+peer_type b off
+peer_wait b
+is "the guest powering off ends the peer" "$peer_status" 0
+fails "what it left is refused too" 1 'was powered off' drafter-peer --package package --overlay-dir b --chroot-base-dir vms
+ok "the first one did not notice any of that" guest_verify a
+peer_stop a
+
+fails "another hypervisor's package" 1 'saved by qemu' drafter-peer --package package --overlay-dir c --chroot-base-dir vms --hypervisor firecracker
+cp -r --sparse=always package flipped
+printf 'x' | dd of=flipped/memory.bin bs=1 seek=123456 conv=notrunc 2>/dev/null
+fails "one flipped byte, with --verify" 1 'device memory.*damaged' drafter-peer --package flipped --overlay-dir c --chroot-base-dir vms --verify
+truncate -s 1M flipped/memory.bin
+fails "a file cut short" 1 'memory.bin has 1048576 bytes' drafter-peer --package flipped --overlay-dir c --chroot-base-dir vms
+fails "a folder that is no package" 1 'holds no config.json' drafter-peer --package vms --overlay-dir c --chroot-base-dir vms
+fails "nobody to take a machine from" 1 'm.sock' drafter-peer --package package --overlay-dir c --chroot-base-dir vms --raddr unix:m.sock
+ok "refusals leave nothing" vms_empty
+
+# A chain: a -> t1 -> t2, with the package as a base both have, then without one.
+peer_start a --laddr unix:a.sock
+wait_line 60 a.log Listening
+peer_start t1 --raddr unix:a.sock --laddr unix:t1.sock
+wait_line 120 t1.log Listening
+peer_wait a
+is "the source ends when the machine is gone" "$peer_status" 0
+like "what both have does not travel" "$(grep Finished a.log)" 'pages_base=[1-9]'
+ok "the machine runs on the target, its memory intact" guest_verify t1
+fails "the source does not run it again" 1 'was moved to.*--take-back' drafter-peer --package package --overlay-dir a --chroot-base-dir vms
+peer_from='--package arrived' peer_start t2 --raddr unix:t1.sock
+wait_line 120 t2.log 'Completed all device migrations'
+ok "and on the next, which had nothing" guest_verify t2
+peer_wait t1
+ok "where it is suspended" peer_stop t2
+peer_from='--package arrived' peer_start t2
+peer_up t2
+ok "and goes on" guest_verify t2
+peer_stop t2
+ok "nothing is left behind" vms_empty

@@ -261,6 +261,12 @@ static int build(const struct device *d, struct json_object *stack)
         add(l, "shared", json_object_new_boolean(d->shared)) < 0 ||
         add(l, "round", json_object_new_uint64(ROUND)) < 0)
         return -1;
+    if (d->has_base_digest) {
+        char text[sizeof("sha256:") + SHA256_HEX_SIZE] = "sha256:";
+        digest_hex(d->base_digest, text + strlen(text));
+        if (add(l, "digest", json_object_new_string(text)) < 0)
+            return -1;
+    }
     for (size_t i = 0; i < d->n_overlays; i++) {
         l = add_layer(stack, "cow");
         if (add(l, "overlay", json_object_new_string(d->overlays[i])) < 0 ||

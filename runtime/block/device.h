@@ -33,6 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runtime/base/digest.h"
 #include "runtime/base/error.h"
 
 struct json_object;
@@ -52,6 +53,11 @@ struct device {
     uint64_t max_dirty_blocks, min_cycles, max_cycles;
     uint64_t cycle_throttle_ns;
     bool make_migratable, shared, sharedbase, skipsilo;
+
+    /* Not a key: the caller may set the SHA-256 of the base, padded with zeros to whole pages. The
+     * stack's source then carries it, and overlays and peers know the base by it. */
+    bool has_base_digest;
+    uint8_t base_digest[SHA256_SIZE];
 };
 
 struct devices {

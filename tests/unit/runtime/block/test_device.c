@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_device.c - the --devices array */
 #include <fcntl.h>
+#include <unistd.h>
 
 #include "runtime/base/json.h"
 #include "runtime/block/device.h"
@@ -227,5 +228,37 @@ UNIT_TEST(wrong_stacks_are_refused)
 
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         refuse_stack(table[i][0], table[i][1]);
+}
+END_TEST
+
+UNIT_TEST(a_digest_of_the_base_goes_into_the_stack)
+{
+    struct devices d;
+
+    parse("[{\"name\":\"disk\",\"base\":\"image\",\"overlay\":\"do\",\"state\":\"ds\"}]", &d);
+    struct json_object *stack = device_stack(&d.items[0], &err);
+    ck_assert_ptr_nonnull(stack);
+    ck_assert_ptr_null(strstr(json_object_to_json_string(stack), "digest"));
+    json_object_put(stack);
+
+    d.items[0].has_base_digest = true;
+    memset(d.items[0].base_digest, 0xa5, SHA256_SIZE);
+    stack = device_stack(&d.items[0], &err);
+    ck_assert_ptr_nonnull(stack);
+    int fd = open("image", O_CREAT | O_WRONLY, 0600);
+    ck_assert_int_eq(ftruncate(fd, 8192), 0);
+    (void)close(fd);
+    struct block *b = block_open_json(stack, "disk", NULL, &err);
+    if (!b)
+        ck_abort_msg("%s", err.text);
+    struct block *source = block_find(b, "file", NULL);
+    ck_assert_ptr_nonnull(source);
+    struct block_identity id;
+    OK(block_identity(source, &id, &err));
+    ck_assert(id.has_digest);
+    ck_assert_mem_eq(id.digest, d.items[0].base_digest, SHA256_SIZE);
+    OK(block_close(b, &err));
+    json_object_put(stack);
+    devices_free(&d);
 }
 END_TEST

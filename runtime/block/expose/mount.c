@@ -27,6 +27,7 @@
 #include "runtime/block/expose/mount_private.h"
 
 #define WORKERS_START 4
+#define WATCHER_NAPS 500 /* of 10 ms, for a watcher to do its work */
 #define READ_AHEAD_KIB "1024"
 
 struct mount *mount_new(const char *path, const struct context *ctx, struct error *err)
@@ -194,14 +195,24 @@ static int detach(const char *path, struct error *err)
     return spawn_run(&opt, NULL, 4096, NULL, err);
 }
 
-/* A dead mount of an earlier process answers ENOTCONN to everything. */
-static int check_folder(const struct mount *m, struct error *err)
+/* A dead mount answers ENOTCONN to everything. Not stat(2): its answer may be a cached one. */
+static bool is_dead(const struct mount *m)
 {
-    struct stat st;
     struct statvfs fs;
 
-    /* Not stat(2): its answer may be a cached one. */
-    if (statvfs(m->path, &fs) < 0 && errno == ENOTCONN && detach(m->path, err) < 0)
+    return statvfs(m->path, &fs) < 0 && errno == ENOTCONN;
+}
+
+/* The dead mount of an earlier process is its watcher's to detach. We give it time: a watcher that
+ * has seen the mount dead, and acts after we have mounted on the folder, would detach ours. */
+static int check_folder(const struct mount *m, struct error *err)
+{
+    const struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
+    struct stat st;
+
+    for (unsigned i = 0; i < WATCHER_NAPS && is_dead(m); i++)
+        (void)nanosleep(&nap, NULL);
+    if (is_dead(m) && detach(m->path, err) < 0)
         return -1;
     if (stat(m->path, &st) < 0)
         return error_sys(err, "mount %s", m->path);

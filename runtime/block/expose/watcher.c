@@ -18,9 +18,11 @@
 
 #include "runtime/block/expose/mount_private.h"
 
-/* $1: the folder. A live mount (of a successor that was quick) answers ls. */
-static const char script[] = "read -r _; ls -- \"$1\" >/dev/null 2>&1 || fusermount3 -u -z -q -- "
-                             "\"$1\" || umount -l -- \"$1\"";
+/* $1: the folder. A live mount (of a successor that was quick) answers ls. Looked at again before
+ * the second way: fusermount3 also fails when the mount has gone meanwhile. */
+static const char script[] = "dead() { ! ls -- \"$1\" >/dev/null 2>&1; }; read -r _; "
+                             "dead \"$1\" && ! fusermount3 -u -z -q -- \"$1\" && "
+                             "dead \"$1\" && umount -l -- \"$1\"";
 
 int watcher_start(struct mount *m, struct error *err)
 {

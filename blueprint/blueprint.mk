@@ -90,9 +90,9 @@ $(os-out)/overlay.tar: FORCE
 #: build/os - the root file system of OS_ROOTFS or our own, in out/os
 build/os: $(os-out)/rootfs.ext4
 os-init = $(or $(patsubst init=%,%,$(filter init=%,$(KERNEL_ARGS))),/sbin/init)
-$(os-out)/rootfs.ext4: $(os-out)/rootfs.inputs $(if $(os-image),$(os-image),$(os-layers) tools/rootfs-pack)
+$(os-out)/rootfs.ext4: $(os-out)/rootfs.inputs $(if $(os-image),$(os-image) tools/rootfs-check,$(os-layers) tools/rootfs-pack)
 	$(call say,ROOTFS,$@)
-	$(Q)$(if $(os-image),cp --sparse=always $(os-image) $@.tmp && mv $@.tmp $@,\
+	$(Q)$(if $(os-image),tools/rootfs-check --init '$(os-init)' $(os-image) && cp --sparse=always $(os-image) $@.tmp && mv $@.tmp $@,\
 	    tools/rootfs-pack --output $@ --size '$(OS_SIZE)' --free '$(OS_FREE)' --init '$(os-init)' $(os-layers))
 
 oci-device := $(if $(OCI_IMAGE_URI),$(blueprint-out)/oci.ext4)

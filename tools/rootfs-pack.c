@@ -5,7 +5,6 @@
  * ".wh.NAME" in it removes NAME. Nothing is unpacked on this machine, so no root is needed and
  * names in a tar mean nothing here.
  */
-#include <elf.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
@@ -13,11 +12,10 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#include "blueprint/blueprint.h"
+#include "blueprint/rootfs/program.h"
 #include "oci/ext4/ext4.h"
 #include "oci/layer/layer.h"
 #include "oci/tree/tree.h"
-#include "runtime/base/bytes.h"
 #include "runtime/base/command.h"
 #include "runtime/base/io.h"
 #include "runtime/base/output.h"
@@ -125,29 +123,11 @@ static int tar_next(void *opaque, const uint8_t **ret_data, size_t *ret_len, str
     return 0;
 }
 
-static const char *machine_name(uint16_t machine)
-{
-    switch (machine) {
-    case EM_X86_64:
-        return "x86_64";
-    case EM_AARCH64:
-        return "aarch64";
-    case EM_386:
-        return "i386";
-    case EM_ARM:
-        return "arm";
-    case EM_RISCV:
-        return "riscv";
-    default:
-        return "another machine";
-    }
-}
-
 /* The root must hold the program that the kernel will start, and that for this architecture. */
 static int check_init(const struct tree *tree, const char *init, struct error *err)
 {
     struct tree_inode *inode;
-    uint8_t head[20];
+    uint8_t head[PROGRAM_HEAD];
     struct error cause = ERROR_INIT;
 
     if (tree_resolve(tree, init, strlen(init), true, &inode, &cause) < 0)
@@ -168,13 +148,7 @@ static int check_init(const struct tree *tree, const char *init, struct error *e
     data->close(data->opaque, fd);
     if (got < 0)
         return -1;
-    if (memcmp(head, ELFMAG, SELFMAG))
-        return 0;
-    const char *machine = machine_name(get_le16(head + 18)), *host = blueprint_host_architecture();
-    if (strcmp(machine, host) && !(get_le16(head + 18) == EM_386 && !strcmp(host, "x86_64")))
-        return error_set(err, EINVAL, "the root's %s is a program for %s; machines here are %s",
-                         init, machine, host);
-    return 0;
+    return program_check(head, sizeof(head), init, err);
 }
 
 /* Writes the image. A wanted size is reached in two passes: the first tells what the files need.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # blueprint.sh - what must not become a blueprint, and what is said about it
 . "$TEST_TOP/tests/lib/functions.sh"
-plan 25
+plan 33
 
 absent() { is "$1" "$(ls -A "$2" 2>/dev/null)" ""; }
 host=$(uname -m)
@@ -53,6 +53,25 @@ fails "a root larger than its size" 1 'its files need [0-9]+ bytes, the size sha
 is "none of them left an image" "$(ls r.ext4 .r.ext4* 2>/dev/null)" ""
 ok "a given size is met" rootfs-pack -o r.ext4 --size 64M big.tar top.tar
 is "to the byte" "$(stat -c %s r.ext4)" $((64 << 20))
+
+# -- roots that are images already --
+image() { rm -f i.ext4 && truncate -s 8M i.ext4 && mke2fs -q -F -t ext4 -d root i.ext4; }
+ln -sf /bin/real root/sbin/init && mkdir -p root/bin && printf '#!/bin/sh\n' >root/bin/real && chmod +x root/bin/real
+image
+ok "an image with an init behind a link" rootfs-check i.ext4
+fails "no ext4" 1 'text: is no ext4 file system' rootfs-check text
+truncate -s 6M i.ext4
+fails "an image that was cut off" 1 'i.ext4: the file system has 8388608 bytes, the file only 6291456' rootfs-check i.ext4
+rm root/bin/real && image
+fails "an image without init" 1 'i.ext4: the root has no /sbin/init' rootfs-check i.ext4
+rm root/sbin/init && { printf '\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xf3\0'; head -c 100 /dev/zero; } >root/sbin/init
+image
+fails "an image whose init is no program" 1 'is no program' rootfs-check i.ext4
+chmod +x root/sbin/init && image
+fails "an image of another architecture" 1 "is a program for riscv; machines here are $host" rootfs-check i.ext4
+build() { make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$PWD/o" obj=out/obj/release guest-obj=out/obj/guest own-guest=out/obj/guest "$@"; }
+fails "which make refuses" 2 'is a program for riscv' build build/os OS_ROOTFS="$PWD/i.ext4"
+is "and leaves no root" "$(ls o/os/rootfs.ext4* 2>/dev/null)" ""
 
 # -- a full disk --
 if [ "$(id -u)" = 0 ] && mkdir full && mount -t tmpfs -o size=2m none full; then

@@ -12,7 +12,7 @@ PACKAGES_BUILD := gcc make pkg-config libc6-dev linux-libc-dev libarchive-dev li
 PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2fsprogs jq cpio
 
 # To test.
-PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 \
+PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 nftables iptables socat \
     docker-registry util-linux busybox-static time mandoc spin flex bison bc libelf-dev xz-utils
 
 # To compare with (`make bench`).

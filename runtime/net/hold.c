@@ -2,6 +2,7 @@
 /* hold.c - changes of the host's settings that several processes want, and that are set back */
 #include "runtime/net/hold.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -165,5 +166,48 @@ int hold_release(struct hold *h, int *ret_last, struct error *err)
     (void)unlink(h->file);
     if (rc < 0)
         return error_set(err, why.code, "set %s back to %s: %s", h->sysctl, h->before, why.text);
+    return 0;
+}
+
+/* One file of the state folder, with the lock of all held. */
+static int sweep_one(const char *name, size_t prefix, struct error *err)
+{
+    char path[sizeof(NET_STATE_DIR) + 256], sysctl[256], before[VALUE_MAX] = "";
+    struct error why;
+
+    (void)snprintf(path, sizeof(path), NET_STATE_DIR "/%s", name);
+    cleanup_close int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return 0; /* held */
+    ssize_t n = io_pread(fd, before, sizeof(before) - 1, 0, path, err);
+    if (n < 0)
+        return -1;
+    before[n] = '\0';
+    (void)snprintf(sysctl, sizeof(sysctl), "%s", name + prefix);
+    for (char *p = sysctl; *p; p++)
+        if (*p == ',')
+            *p = '/';
+    if (n > 0 && sysctl_write(sysctl, before, &why) < 0 && why.code != ENOENT)
+        return error_set(err, why.code, "set %s back to %s: %s", sysctl, before, why.text);
+    (void)unlink(path);
+    return 0;
+}
+
+int hold_sweep(uint64_t host, struct error *err)
+{
+    char prefix[64];
+    const struct dirent *e;
+    const int len = snprintf(prefix, sizeof(prefix), "sysctl-%" PRIu64 "-", host);
+    cleanup_close int lock = lock_all(err);
+
+    if (lock < 0)
+        return -1;
+    cleanup_closedir DIR *dir = opendir(NET_STATE_DIR);
+    if (!dir)
+        return error_sys(err, "read %s", NET_STATE_DIR);
+    while ((e = readdir(dir)))
+        if (strncmp(e->d_name, prefix, (size_t)len) == 0 &&
+            sweep_one(e->d_name, (size_t)len, err) < 0)
+            return -1;
     return 0;
 }

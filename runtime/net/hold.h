@@ -30,4 +30,7 @@ int hold_renew(const struct hold *h, struct error *err);
  * NULL): 1 = nobody else holds it. Returns 0. */
 int hold_release(struct hold *h, int *ret_last, struct error *err);
 
+/* Sets back what killed holders left and nobody holds now. Returns 0. */
+int hold_sweep(uint64_t host, struct error *err);
+
 #endif

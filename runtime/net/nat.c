@@ -153,7 +153,8 @@ static int keep_router_advertisements(struct net_nat *nat, struct error *err)
     (void)snprintf(path, sizeof(path), "/proc/sys/%s", name);
     cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
     char value[4] = "";
-    if (fd < 0 || io_read(fd, value, sizeof(value) - 1, path, &ignored) < 1 || value[0] != '1')
+    if (fd < 0 || io_read(fd, value, sizeof(value) - 1, path, &ignored) < 1 ||
+        (value[0] != '1' && value[0] != '2')) /* 2 may be of a killed run's setting */
         return 0;
     return hold(nat, name, "2", err);
 }
@@ -229,6 +230,15 @@ static int drop_addresses(struct nl *nl, int index, struct error *err)
     return 0;
 }
 
+/* Link-local addresses, which the kernel needs to look for neighbours on behalf of others. Its own
+ * would be there only after a second of looking for duplicates. */
+static void link_local(struct nl *nl, int index, uint8_t last)
+{
+    const struct net_addr a = {.family = AF_INET6, .bytes = {0xfe, 0x80, [15] = last}};
+
+    nl_address(nl, index, &a, 64);
+}
+
 /* Inside: the tap, the veth's inner end, the way out. */
 static int set_inside(struct net_nat *nat, size_t i, bool kept, struct error *err)
 {
@@ -254,9 +264,14 @@ static int set_inside(struct net_nat *nat, size_t i, bool kept, struct error *er
         return -1;
     const int veth = nl_link_index(nl, inner);
     nl_no_link_local(nl, veth);
+    nl_no_link_local(nl, tap);
     nl_up(nl, 1, NULL); /* lo */
     nl_up(nl, tap, p->mac);
     nl_up(nl, veth, NULL);
+    if (p->family[1].on) {
+        link_local(nl, tap, 1);
+        link_local(nl, veth, 1);
+    }
     for (int v = 0; v < 2; v++) {
         const struct plan_family *f = &p->family[v];
 
@@ -290,6 +305,8 @@ static int set_outside(struct net_nat *nat, size_t i, struct nl *nl, struct erro
         return error_set(err, ENODEV, "link %s has vanished", outer);
     nl_no_link_local(nl, veth);
     nl_up(nl, veth, NULL);
+    if (nat->plan.family[1].on)
+        link_local(nl, veth, 2);
     for (int v = 0; v < 2; v++) {
         const struct plan_family *f = &nat->plan.family[v];
 
@@ -471,7 +488,8 @@ static int start(struct net_nat *nat, const char *uplink, struct error *err)
                  log_uint("namespaces", removed));
     if (set_host(nat, err) < 0)
         return -1;
-    return make_all(nat, err);
+    /* Now that what we hold ourselves is ours again. */
+    return hold_sweep(nat->host, err) < 0 ? -1 : make_all(nat, err);
 }
 
 struct net_nat *net_nat_start(const struct net_nat_options *options, const struct context *ctx,

@@ -62,3 +62,4 @@ deps-tools/vsockhost := runtime/vsock
 deps-tools/vmmctl := runtime/vmm
 deps-tools/guestctl := runtime/guestlink
 deps-runtime/drafter-packager := runtime/snapshot
+deps-runtime/drafter-mounter := runtime/snapshot

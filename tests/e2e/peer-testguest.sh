@@ -2,16 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 # peer-testguest.sh - snapshot, resume, suspend, refuse, move: with the guest that boots in milliseconds
 . "$TEST_TOP/tests/lib/functions.sh"
+. "$TEST_TOP/tests/lib/machine.sh"
 . "$TEST_TOP/tests/lib/peer.sh"
 requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 41
+plan 45
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
 fails "no file either" 2 'No such file' ls none/config.json
+drafter-snapshotter --devices @devices.json --hypervisor qemu --accel tcg --net none --memory-size 64 --chroot-base-dir vms \
+    --liveness-vsock-port 0 --agent-vsock-port 0 --boot-args "pages=16" --until never 2>snapshotter.log &
+snapshotter=$!
+wait_line 60 snapshotter.log 'Booted VM'
+kill -TERM $snapshotter
+wait $snapshotter
+is "an interrupted snapshot fails" $? 1
+ok "and leaves nothing" vms_empty
 ok "a package is made" testguest_package package
 is "upstream can read its config" "$(tr '\0' '\n' <package/config.json | jq -c .agentVSockPort)" 0
 is "all files have digests" "$(tr '\0' '\n' <package/config.json | jq -r '.devices[] | select(.sha256) | .name' | sort | tr '\n' ' ')" "kernel memory state "
@@ -80,4 +89,18 @@ peer_from='--package arrived' peer_start t2
 peer_up t2
 ok "and goes on" guest_verify t2
 peer_stop t2
+
+# Storage alone, and the numbers.
+port=$(machine_pick_port)
+peer_start m1 --mock --laddr unix:m1.sock
+wait_line 60 m1.log Listening
+peer_from='--package mock' peer_start m2 --mock --raddr unix:m1.sock --metrics "127.0.0.1:$port"
+wait_line 120 m2.log 'Completed all device migrations'
+exec 7<>"/dev/tcp/127.0.0.1/$port"
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&7
+like "metrics count the migration" "$(cat <&7)" 'drafter_peer_migrations_received_total 1'
+exec 7>&-
+peer_stop m2
+peer_wait m1
+ok "without a machine the devices travel all the same" cmp mock/memory.bin package/memory.bin
 ok "nothing is left behind" vms_empty

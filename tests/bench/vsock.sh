@@ -19,6 +19,7 @@ rounds=${BENCH_ROUNDS:-3}
 median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 rate() { sed -n 's/^got .*, \([0-9.]*\) MB.*/\1/p' sink.log; }
 sink() { # sink|take ADDRESS
+    : >sink.log # or the line of the last one is taken for this one's
     ./vsock_stream "$1" "$2" "$bytes" >sink.log 2>&1 7>&- 8>&- &
     wait_line 10 sink.log serving
 }

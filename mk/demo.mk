@@ -8,5 +8,6 @@
 .PHONY: demo
 demo:
 	+@$(MAKE) --no-print-directory depend
-	+@$(MAKE) --no-print-directory all blueprint
+	+@$(MAKE) --no-print-directory $(jobs) all
+	+@$(MAKE) --no-print-directory blueprint
 	@tools/demo.sh '$(OUTPUT_DIR)'

@@ -36,7 +36,9 @@ thread-programs: $(call test-programs-of,$(VARIANT),$(call selected,$(thread-sou
 fuzz-programs: $(call selected,$(fuzzers))
 
 run-tests = V=$(V) tests/lib/run.sh $(OUTPUT_DIR)/tests
-variant = +@$(MAKE) --no-print-directory VARIANT=$1 $2
+# All processors, unless the caller said how many.
+jobs = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+variant = +@$(MAKE) --no-print-directory $(jobs) VARIANT=$1 $2
 # Sanitizers report and stop; a race detector wants a fixed address layout.
 export ASAN_OPTIONS := detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1
 export UBSAN_OPTIONS := print_stacktrace=1
@@ -49,7 +51,8 @@ tests-fuzz = $(if $(call selected,$(fuzz-sources)),tests/lib/fuzz.sh)
 
 #: check - build and run all tests: C tests plain and under sanitizers, fuzzers for a bounded time, scripts, end to end
 .PHONY: check check/unit check/e2e sanitize fuzz
-check: all
+check:
+	$(call variant,release,all)
 	$(call variant,release,test-programs)
 	$(call variant,asan,test-programs)
 	$(call variant,tsan,thread-programs)
@@ -58,11 +61,13 @@ check: all
 	    FUZZ_SECONDS=$(FUZZ_SECONDS) $(run-tests) $(tests-release) $(tests-asan) $(tests-tsan) \
 	    $(tests-fuzz) $(call selected,$(test-scripts)) $(call selected,$(e2e-scripts))
 #: check/unit - C tests only, plain
-check/unit: all
+check/unit:
+	$(call variant,release,all)
 	$(call variant,release,test-programs)
 	$(Q)$(run-tests) $(tests-release)
 #: check/e2e - end-to-end scripts only
-check/e2e: all
+check/e2e:
+	$(call variant,release,all)
 	$(Q)$(run-tests) $(call selected,$(e2e-scripts))
 #: sanitize - C tests under ASan and UBSan, those with threads under TSan too
 sanitize:

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/base/cleanup.h"
@@ -149,6 +150,10 @@ static void *take_signals(void *opaque)
     if (sigwait(&set, &sig) != 0)
         return NULL;
     cancel_request(cancel);
+    /* timeout(1) and shells signal a child and its group: the same wish, twice. */
+    const struct timespec grace = {.tv_sec = 1};
+    while (sigtimedwait(&set, NULL, &grace) > 0)
+        ;
     /* From here on a second signal ends the program at once. */
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     for (;;)

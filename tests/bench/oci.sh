@@ -14,7 +14,7 @@ image=${BENCH_IMAGE:-}
 if [ -z "$image" ]; then
     image=$work/image:latest
     examples/run-an-image/make-redis-image.sh --cache "${OUTPUT_DIR:-out}/cache" \
-        --packages git,python3,vim "$work/image" >/dev/null
+        --packages git,python3,vim,tzdata "$work/image" >/dev/null
 fi
 
 right_sized() { # FOLDER: blocks of 4 KiB for mke2fs, content and 256 MiB

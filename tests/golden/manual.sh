@@ -36,6 +36,6 @@ for p in "${programs[@]}"; do
     help=$("$p" --help | grep -oE '^  (-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+$' | sort)
     is "$name: the page has the options of --help" \
         "$(mandoc -T utf8 page.1 | sed 's/.\x08//g' | awk '/^[A-Z]/{in_options = /^OPTIONS/} in_options' |
-            grep -oE '^ +(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+$' | sort)" "$help"
+            grep -oE '^ {1,8}(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+$' | sort)" "$help"
     is "$name: the completion has the options of --help" "$(completed "$name")" "$help"
 done

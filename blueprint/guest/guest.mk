@@ -2,7 +2,8 @@
 # guest.mk - the programs that run inside the guest: static, small, linked with musl
 #
 # Input: toolchain.mk, compile.mk; GUEST_CC, GUEST_CFLAGS.
-# Output: blueprint/guest/drafter-agent and drafter-liveness, in `all`; guest-programs; guest-objects
+# Output: blueprint/guest/drafter-agent and drafter-liveness, in `all`; their pages in `man`; with their systemd
+# units in `install`, for images of guests made elsewhere; guest-programs; guest-objects
 # (the same sources built with the host's flags, for the tests).
 #
 # They use runtime/wire, the light files of runtime/base and nothing else. Kernel headers are the
@@ -48,6 +49,27 @@ $(guest-programs): $(guest-dir)/%: $(guest-obj)/$(guest-dir)/%.o $(guest-obj)/gu
 	$(Q)$(GUEST_CC) -static -s -Wl,--gc-sections -o $@ $^
 
 all: $(guest-programs)
+
+man: $(guest-programs:$(guest-dir)/%=$(man-dir)/%.1)
+$(guest-programs:$(guest-dir)/%=$(man-dir)/%.1): $(man-dir)/%.1: $(guest-dir)/%.1.in $(guest-dir)/% mk/man.awk mk/config.mk
+	$(call say,MAN,$@)
+	@mkdir -p $(@D)
+	$(Q)$(guest-dir)/$* --dump-command | awk -v page=$< -v version=$(VERSION) -v date=$(VERSION_DATE) -f mk/man.awk >$@
+
+# They run in guests, not here: neither in PATH nor among this host's units.
+guest-lib = $(DESTDIR)$(PREFIX)/lib/drafter/guest
+guest-units := $(wildcard $(guest-dir)/systemd/*.service)
+.PHONY: guest-install guest-uninstall
+install: guest-install
+uninstall: guest-uninstall
+guest-install: $(guest-programs) man
+	install -d '$(guest-lib)' '$(man1-dir)'
+	install -m 755 $(guest-programs) '$(guest-lib)'
+	install -m 644 $(guest-units) '$(guest-lib)'
+	install -m 644 $(guest-programs:$(guest-dir)/%=$(man-dir)/%.1) '$(man1-dir)'
+guest-uninstall:
+	cd '$(guest-lib)' && rm -f $(notdir $(guest-programs) $(guest-units))
+	cd '$(man1-dir)' && rm -f $(notdir $(guest-programs:=.1))
 clean: guest-clean
 .PHONY: guest-clean
 guest-clean:

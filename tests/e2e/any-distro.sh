@@ -5,6 +5,7 @@
 . "$TEST_TOP/tests/lib/machine.sh"
 requires_command qemu-system-x86_64
 requires_command mmdebstrap
+requires_file /dev/fuse
 requires_root # or user namespaces with subordinate ids, which a test cannot rely on
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
 plan 5
@@ -17,6 +18,13 @@ ok "a root as debootstrap makes it" "$TEST_TOP/examples/any-distro/make-root.sh"
 ok "becomes a blueprint" make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" obj=out/obj/release guest-obj=out/obj/guest \
     own-guest=out/obj/guest OCI_IMAGE_URI= OS_ROOTFS="$out/root.tar" OS_OVERLAY=examples/any-distro/overlay OS_FREE=64M blueprint
 is "without an image" "$(blueprint-check "$bp" | cut -f1 | tr '\n' ' ')" "kernel initrd disk "
+mkdir vsock
+guestctl --vsock-path vsock/vsock.sock --timeout 8m liveness before-suspend after-resume >acts 2>guestctl.log &
+guestctl=$!
+cleanup kill "$guestctl"
+wait_line 30 guestctl.log Listening
+machine_vsock=vsock
 machine_start "$bp"
 ok "redis answers" wait_for 400 machine_ping
-ok "systemd started the agent" wait_line 100 console 'Started.*drafter-agent|Drafter agent'
+ok "systemd started liveness and agent" wait "$guestctl"
+diag "$(cat acts)"

@@ -46,8 +46,10 @@ machine_start() {
         -netdev "user,id=net,net=172.16.0.0/24,host=172.16.0.1,dhcpstart=172.16.0.2,hostfwd=tcp:127.0.0.1:$machine_port-172.16.0.2:6379" \
         -device virtio-net-pci,netdev=net,romfile= "$@" <keys >console 2>qemu.log &
     machine=$!
-    cleanup kill $end "$machine"
+    cleanup machine_kill $end "$machine"
 }
+
+machine_kill() { kill "$1" "$2"; wait "$2"; } # SIGNAL PID: to its end, and that of its mount
 
 # machine_ping: whether the guest's redis answers within machine_patience seconds. A connection made before the guest
 # listens hangs in QEMU's network: short of that time nothing is learned, so a benchmark makes it short.

@@ -52,10 +52,10 @@ done
 EOF
 cat >"$work/ours" <<'EOF'
 set -e
-drafter-nat --namespaces "$count" --ready-fd 7 7> >(cat >"$work/ready") 2>"$work/log" &
-echo $! >"$work/pid"
-until grep -q ready "$work/ready" 2>/dev/null; do
-    kill -0 $! || { cat "$work/log" >&2; exit 1; }
+drafter-nat --namespaces "$count" --ready-fd 7 7>"$work/ready" 2>"$work/log" &
+pid=$!; echo $pid >"$work/pid"
+until grep -q ready "$work/ready"; do
+    kill -0 $pid 2>/dev/null || { cat "$work/log" >&2; exit 1; }
     read -r -t 0.005 <> <(:) || :
 done
 EOF
@@ -68,6 +68,9 @@ forget() {
         ip netns delete "$n"
     done
 }
+# A failed run leaves a drafter-nat, which ends with its namespace only when it is told to.
+stop_ours() { [ ! -s "$work/pid" ] || kill "$(cat "$work/pid")" 2>/dev/null || :; }
+trap 'stop_ours; rm -rf "${bench_folders[@]}"' EXIT
 ended() { while kill -0 "$1" 2>/dev/null; do read -r -t 0.02 <> <(:) || :; done; }
 spent() { awk '{print ($14 + $15) / 100}' "/proc/$1/stat"; }
 for _ in $(seq "${RUNS:-3}"); do
@@ -77,6 +80,7 @@ for _ in $(seq "${RUNS:-3}"); do
     cpu=$(spent "$pid")
     kill "$pid"
     ended "$pid"
+    : >"$work/pid"
     bench commands bash "$work/commands"
     forget
 done

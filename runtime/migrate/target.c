@@ -461,11 +461,17 @@ static int hear_on(struct target *t, struct error *err)
             lock_scope(&t->lock);
             why = t->why;
         }
-        bool broken_rules = why.code == EPROTO || why.code == ECONNABORTED;
-        bool retry = target_flag(t, &t->ready) && !failed && !broken_rules;
-        if (retry && target_reconnect(t, t->options->retake_ns ? t->options->retake_ns
-                                                               : RETAKE_DEFAULT_NS) == 0)
-            continue;
+        /* A source that breaks the rules before the commit is not worth a second look. After it the
+         * machine runs here and needs its pages: whatever went wrong on this link, a fresh one
+         * starts anew. Only the source's own word that it is over is final. */
+        bool final =
+            why.code == ECONNABORTED || (why.code == EPROTO && !target_flag(t, &t->committed));
+        if (target_flag(t, &t->ready) && !failed && !final) {
+            link_break(t->link); /* the source must see that this one is over */
+            if (target_reconnect(t, t->options->retake_ns ? t->options->retake_ns
+                                                          : RETAKE_DEFAULT_NS) == 0)
+                continue;
+        }
         if (err)
             *err = why;
         return -1;

@@ -95,6 +95,9 @@ int target_reconnect(struct target *t, uint64_t limit)
             log_info(context_log(t->ctx), "Took the link to the source up again",
                      log_str("peer", link_peer(link)));
             target_set_link(t, link);
+            /* The runner may have said DONE on the old link between take_up() and here. */
+            if (target_flag(t, &t->done))
+                (void)link_send_word(link, FRAME_DONE, 0, NULL);
             for (size_t i = 0; i < t->n; i++)
                 pull_again(t->devices[i].pull);
             return 0;

@@ -4,7 +4,7 @@
 #
 #   run.sh WORKDIR PROGRAM...
 #
-# Each program runs in an empty folder of its own below WORKDIR, JOBS at a time (default: one per
+# Each program runs in an empty folder of its own, JOBS at a time (default: one per
 # processor), at most TEST_TIMEOUT seconds (default 600). Its output is kept in WORKDIR/NAME.log.
 # Shown are failures, with their log, and what was skipped, with the reason; the last line is
 # "N passed, N failed, N skipped". A program that prints no plan, ends early or exits non-zero
@@ -24,8 +24,8 @@ export TEST_TOP=$top
 run_one() {
     local program=$1 name dir status start
     name=$(printf '%s' "$program" | tr / - | sed 's/^out-obj-//; s/^tests-//')
-    dir=$work/$name.d
-    mkdir -p "$dir"
+    # A short path: sockets of machines have room for 107 bytes (unix(7)). Others may pass through it.
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/dt.XXXXXX") && chmod 755 "$dir" || exit 1
     case $program in /*) ;; *) program=$top/$program ;; esac
     start=$SECONDS
     (cd "$dir" && exec timeout -k 10 "$limit" "$program") >"$work/$name.log" 2>&1 </dev/null
@@ -47,6 +47,7 @@ run_one() {
     elif [ "${V:-0}" = 1 ] || [ -t 1 ]; then
         printf '  %-7s %s (%d s)\n' ok "$name" $((SECONDS - start))
     fi
+    ! grep -q '^FAIL' "$work/$name.sum" || echo "    | its folder: $dir"
     # What a passing test left behind is of no use to anyone; unshared folders may need a chmod.
     grep -q '^FAIL' "$work/$name.sum" || { chmod -R u+rwx "$dir" 2>/dev/null; rm -rf "$dir"; }
 }

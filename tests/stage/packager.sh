@@ -4,7 +4,7 @@
 . "$TEST_TOP/tests/lib/functions.sh"
 requires_command zstd
 requires_command jq
-plan 41
+plan 42
 
 allocated() { echo $(($(stat -c %b "$1") * 512)); }
 json() { jq -cn '[$ARGS.positional | _nwise(2) | {name: .[0], path: .[1]}]' --args "$@"; }

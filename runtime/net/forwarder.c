@@ -432,7 +432,7 @@ static int merge(struct entries *old, struct entries *new, struct change *del, s
     while (o < old->count || n < new->count) {
         struct entry *a = o < old->count ? &old->items[o] : NULL;
         struct entry *b = n < new->count ? &new->items[n] : NULL;
-        const int rc = !a ? 1 : !b ? -1 : compare_entries(a, b);
+        const int rc = o >= old->count ? 1 : n >= new->count ? -1 : compare_entries(a, b);
 
         if (rc < 0) {
             change_put(del, a, true);

@@ -208,7 +208,7 @@ int peer_choose(struct peer *p, struct error *err)
     p->machine.hypervisor = p->setup.choice.hypervisor;
     p->machine.accel = p->setup.choice.accel;
     struct vmm_nic nic = vm_setup_nic(&p->setup, p->o->vm);
-    if (!p->boots && !pkg->foreign) { /* what the guest saw stays; where it leads is ours */
+    if (!p->boots && pkg && !pkg->foreign) { /* what the guest saw stays; where it leads is ours */
         nic.mac = pkg->machine->nic.mac;
         nic.id = pkg->machine->nic.id;
         if (had_nic && nic.kind == VMM_NIC_NONE && p->machine.hypervisor == VMM_QEMU)

@@ -123,8 +123,8 @@ void greeting_encode(const struct greeting *g, uint8_t out[GREETING_SIZE]);
  * the two. Returns 0. */
 int greeting_decode(const uint8_t in[GREETING_SIZE], struct greeting *ret, struct error *err);
 
-/* Sets payload_crc from `payload` (length bytes; may be NULL when length is 0). Apart from the header,
- * because it takes time and needs no order. */
+/* Sets payload_crc from `payload` (length bytes; may be NULL when length is 0). Apart from the
+ * header, because it takes time and needs no order. */
 void frame_seal(struct frame *f, const void *payload);
 void frame_encode(const struct frame *f, uint8_t out[FRAME_HEADER_SIZE]);
 /* Checks the header's CRC, type, encoding and limits, and that the sequence is `expected`. The

@@ -86,7 +86,9 @@ static bool strike(struct relay *r, int to, uint8_t *frame, size_t len)
         return false;
     }
     case HARM_REPEAT:
-        return put(to, frame, len) && put(to, frame, len);
+        if (!put(to, frame, len))
+            return false;
+        return put(to, frame, len);
     default:
         return true;
     }

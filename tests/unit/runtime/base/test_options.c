@@ -64,13 +64,13 @@ static struct command make(void)
 /* Parses words separated by blanks. Returns the index of the first operand, or -1. */
 static int parse(const struct command *cmd, const char *line, struct opts *opts, struct error *err)
 {
-    static char words[512];
+    static char words[512], *rest;
     static char name[] = "prog";
     char *argv[32] = {name};
     int argc = 1, operand = 0;
 
     (void)snprintf(words, sizeof(words), "%s", line);
-    for (char *w = strtok(words, " "); w; w = strtok(NULL, " "))
+    for (char *w = strtok_r(words, " ", &rest); w; w = strtok_r(NULL, " ", &rest))
         argv[argc++] = w;
     *err = (struct error)ERROR_INIT;
     int rc = command_parse(cmd, argc, argv, opts, &operand, err);
@@ -210,13 +210,13 @@ static int program(const char *line, char **ret_out, char **ret_err)
 
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
-        static char words[512];
+        static char words[512], *rest;
         static char name[] = "prog";
         char *argv[32] = {name};
         int argc = 1;
         struct command cmd = make();
         (void)snprintf(words, sizeof(words), "%s", line);
-        for (char *w = strtok(words, " "); w; w = strtok(NULL, " "))
+        for (char *w = strtok_r(words, " ", &rest); w; w = strtok_r(NULL, " ", &rest))
             argv[argc++] = w;
         if (!freopen("out", "w", stdout) || !freopen("err", "w", stderr))
             _exit(99);

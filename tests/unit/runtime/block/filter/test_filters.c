@@ -82,7 +82,7 @@ UNIT_TEST(every_operation_can_fault)
         char text[200];
         (void)snprintf(text, sizeof(text),
                        "[" SOURCE ",{\"type\":\"fault\",\"op\":\"%s\",\"count\":%u}]",
-                       i < 5 ? ops[i] : "any", i < 5 ? 1 : 5);
+                       i < 5 ? ops[i] : "any", i < 5 ? 1u : 5u);
         struct block *b = open_stack(text);
         const int rc[5] = {block_read(b, buf, 16, 0, NULL), block_write(b, buf, 16, 0, 0, NULL),
                            block_zero(b, 16, 0, 0, NULL), block_trim(b, 16, 0, NULL),

@@ -9,9 +9,8 @@
  * An inode with several names is made once in a staging folder and linked from there to each of
  * them: no name inside the result is ever used to get at a file.
  *
- * syscalls: openat with O_NOFOLLOW, mkdirat, mknodat, symlinkat, linkat, each with a single name.
- * Where no call takes a descriptor (attributes of symlinks and devices) /proc/self/fd/N/NAME stands
- * in.
+ * syscalls: openat with O_NOFOLLOW, mkdirat, linkat, each with a single name; object.c has those
+ * that make what is no folder.
  */
 #include "oci/layer/layer.h"
 
@@ -22,10 +21,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysmacros.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
+#include "oci/layer/object.h"
 #include "oci/layer/quote.h"
 #include "oci/tree/sidecar.h"
 #include "runtime/base/io.h"
@@ -33,25 +31,19 @@
 
 #define BATCH_FILES 4096
 #define QUEUE_DEPTH 32
-#define COPY_SIZE (64u << 10)
-#define HOLE 4096u /* see tree.h: aligned 4 KiB of zeros are a hole */
 #define STAGING ".links.tmp"
 #define THREADS_MAX 4
 
-/* inode->scratch while a tree is written. */
-#define SCRATCH_XATTRS_ASIDE (UINT64_C(1) << 63) /* the file system did not take them */
-#define SCRATCH_STAGED (UINT64_C(1) << 62)       /* low bits: its number in the staging folder */
+/* inode->scratch while a tree is written, beside OBJECT_XATTRS_ASIDE. */
+#define SCRATCH_STAGED (UINT64_C(1) << 62) /* low bits: its number in the staging folder */
 
 struct folder_writer {
     struct tree *tree;
-    const struct tree_data *data;
-    const struct context *ctx;
-    struct layer_folder_options opt;
+    struct object_writer objects;
     struct workers *workers;
     int staging; /* -1 until an inode needs it */
     uint64_t staged;
     int top;
-    atomic_uint_fast64_t bytes;
     FILE *sidecar;
 };
 
@@ -78,19 +70,6 @@ static void shared_put(struct shared_fd *s)
     }
 }
 
-static int failed(struct error *err, const char *name, const char *act)
-{
-    char quoted[QUOTE_SIZE];
-    int code = errno;
-
-    if (code == EPERM)
-        return error_set(err, code,
-                         "\"%s\": %s: not permitted; use --rootless to keep owners, devices and "
-                         "attributes aside",
-                         quote_name(name, strlen(name), quoted), act);
-    return error_num(err, code, "\"%s\": %s", quote_name(name, strlen(name), quoted), act);
-}
-
 /* Puts the folder's path in front of an error. */
 static int wrap_path(const struct folder_writer *w, const struct tree_inode *dir, struct error *err)
 {
@@ -108,224 +87,7 @@ static int wrap_path(const struct folder_writer *w, const struct tree_inode *dir
     return -1;
 }
 
-/* -- data -------------------------------------------------------------------------------------- */
-
-/* Writes len bytes for file offset `at`, leaving out pieces of aligned HOLE bytes that are zero.
- * *ret_end gets where the last written byte ends, if one was. */
-static int write_sparse(int fd, const uint8_t *buf, size_t len, uint64_t at, uint64_t *ret_end,
-                        struct error *err)
-{
-    size_t begin = 0, pos = 0; /* [begin, pos) waits to be written */
-
-    while (pos < len) {
-        size_t n = HOLE - (size_t)((at + pos) % HOLE);
-        if (n > len - pos)
-            n = len - pos;
-        if (io_is_zero(buf + pos, n)) {
-            if (pos > begin) {
-                if (io_pwrite(fd, buf + begin, pos - begin, at + begin, "data", err) < 0)
-                    return -1;
-                *ret_end = at + pos;
-            }
-            begin = pos + n;
-        }
-        pos += n;
-    }
-    if (pos > begin) {
-        if (io_pwrite(fd, buf + begin, pos - begin, at + begin, "data", err) < 0)
-            return -1;
-        *ret_end = at + pos;
-    }
-    return 0;
-}
-
-static int copy_data(struct folder_writer *w, const struct tree_inode *inode, int to,
-                     struct error *err)
-{
-    cleanup_free uint8_t *buf = malloc(COPY_SIZE);
-    uint64_t end = 0;
-    int from, rc = 0;
-
-    if (!buf)
-        return error_oom(err);
-    if (w->data->open(w->data->opaque, inode, &from, err) < 0)
-        return -1;
-    for (size_t i = 0; i < inode->n_extents && rc == 0; i++) {
-        const struct tree_extent *e = &inode->extents[i];
-        for (uint64_t done = 0; done < e->length && rc == 0;) {
-            /* Pieces end where a hole may begin. */
-            uint64_t at = e->offset + done;
-            size_t n = COPY_SIZE - (size_t)(at % HOLE);
-            if (n > e->length - done)
-                n = (size_t)(e->length - done);
-            rc = io_pread_exact(from, buf, n, e->source_offset + done, "data", err);
-            if (rc == 0)
-                rc = write_sparse(to, buf, n, at, &end, err);
-            if (rc == 0)
-                rc = context_check(w->ctx, err);
-            done += n;
-        }
-    }
-    w->data->close(w->data->opaque, from);
-    if (rc == 0 && end != inode->size && ftruncate(to, (off_t)inode->size) < 0)
-        rc = error_sys(err, "set the size to %llu", (unsigned long long)inode->size);
-    if (rc == 0)
-        context_progress(w->ctx, "unpack", atomic_fetch_add(&w->bytes, inode->size) + inode->size,
-                         0, "bytes");
-    return rc;
-}
-
-/* -- attributes -------------------------------------------------------------------------------- */
-
-static bool is_node(const struct tree_inode *inode)
-{
-    return S_ISCHR(inode->mode) || S_ISBLK(inode->mode);
-}
-
-/* The mode an object gets in the folder: without root its maker must be able to read it again. */
-static uint32_t mode_here(const struct folder_writer *w, const struct tree_inode *inode)
-{
-    uint32_t mode = inode->mode & 07777;
-
-    if (!w->opt.rootless)
-        return mode;
-    if (inode->dir)
-        return mode | 0700;
-    return is_node(inode) ? 0600 : mode | 0600;
-}
-
-/* Sets one attribute through fd, or by path when fd is -1. Returns 1 when the file system here has
- * no room or no place for it. */
-static int set_xattr(int fd, const char *path, const char *name, const void *value, size_t size)
-{
-    int rc = fd >= 0 ? fsetxattr(fd, name, value, size, 0) : lsetxattr(path, name, value, size, 0);
-
-    if (rc == 0)
-        return 0;
-    return errno == EOPNOTSUPP || errno == ENOSPC || errno == E2BIG || errno == ERANGE ? 1 : -1;
-}
-
-static int set_xattrs(struct folder_writer *w, struct tree_inode *inode, int fd, int dirfd,
-                      const char *name, struct error *err)
-{
-    cleanup_free char *path = NULL;
-    uint8_t owner[ROOTLESS_VALUE_MAX];
-    bool plain = S_ISREG(inode->mode) || S_ISDIR(inode->mode);
-
-    if (fd < 0 && inode->n_xattrs && !w->opt.rootless &&
-        asprintf(&path, "/proc/self/fd/%d/%s", dirfd, name) < 0) {
-        path = NULL;
-        return error_oom(err);
-    }
-    for (size_t i = 0; i < inode->n_xattrs; i++) {
-        const struct tree_xattr *x = &inode->xattrs[i];
-        if (w->opt.rootless && (!plain || strncmp(x->name, "user.", 5) != 0))
-            continue; /* the sidecar's */
-        int rc = set_xattr(fd, path, x->name, x->value, x->size);
-        if (rc > 0 && w->opt.rootless)
-            inode->scratch |= SCRATCH_XATTRS_ASIDE;
-        else if (rc != 0)
-            return failed(err, name, x->name);
-    }
-    if (!w->opt.rootless || !plain || (inode->uid == 0 && inode->gid == 0))
-        return 0;
-    /* The sidecar has it too: a file system without such attributes loses nothing. */
-    size_t n = rootless_encode(inode->uid, inode->gid, owner);
-    if (n && set_xattr(fd, NULL, ROOTLESS_XATTR, owner, n) < 0)
-        return failed(err, name, "set " ROOTLESS_XATTR);
-    return 0;
-}
-
-static void times_of(const struct tree_inode *inode, struct timespec ts[2])
-{
-    ts[0] = (struct timespec){.tv_sec = inode->mtime_sec, .tv_nsec = inode->mtime_nsec};
-    ts[1] = ts[0];
-}
-
-/* For what has a descriptor: files and folders, and what stands in for devices. The order matters:
- * chown takes set-user-id bits and capabilities away. */
-static int set_attributes(struct folder_writer *w, struct tree_inode *inode, int fd,
-                          const char *name, struct error *err)
-{
-    struct timespec ts[2];
-
-    times_of(inode, ts);
-    if (!w->opt.rootless && fchown(fd, inode->uid, inode->gid) < 0)
-        return failed(err, name, "set the owner");
-    if (set_xattrs(w, inode, fd, -1, name, err) < 0)
-        return -1;
-    if (fchmod(fd, mode_here(w, inode)) < 0)
-        return failed(err, name, "set the mode");
-    if (futimens(fd, ts) < 0)
-        return failed(err, name, "set the time");
-    return 0;
-}
-
-/* For symlinks, FIFOs and devices. */
-static int set_attributes_at(struct folder_writer *w, struct tree_inode *inode, int dirfd,
-                             const char *name, struct error *err)
-{
-    struct timespec ts[2];
-
-    times_of(inode, ts);
-    if (!w->opt.rootless && fchownat(dirfd, name, inode->uid, inode->gid, AT_SYMLINK_NOFOLLOW) < 0)
-        return failed(err, name, "set the owner");
-    if (set_xattrs(w, inode, -1, dirfd, name, err) < 0)
-        return -1;
-    /* No link can stand there: the folder is ours alone and the name was just made. */
-    if (!S_ISLNK(inode->mode) && fchmodat(dirfd, name, mode_here(w, inode), 0) < 0)
-        return failed(err, name, "set the mode");
-    if (utimensat(dirfd, name, ts, AT_SYMLINK_NOFOLLOW) < 0)
-        return failed(err, name, "set the time");
-    return 0;
-}
-
 /* -- the first walk ---------------------------------------------------------------------------- */
-
-static int make_file(struct folder_writer *w, struct tree_inode *inode, int dirfd, const char *name,
-                     struct error *err)
-{
-    char quoted[QUOTE_SIZE];
-    cleanup_close int fd =
-        openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-    if (fd < 0)
-        return failed(err, name, "create");
-    if (S_ISREG(inode->mode) && inode->size && copy_data(w, inode, fd, err) < 0)
-        return error_wrap(err, "\"%s\"", quote_name(name, strlen(name), quoted));
-    return set_attributes(w, inode, fd, name, err);
-}
-
-static int make_object(struct folder_writer *w, struct tree_inode *inode, int dirfd,
-                       const char *name, struct error *err)
-{
-    char quoted[QUOTE_SIZE];
-
-    switch (inode->mode & S_IFMT) {
-    case S_IFREG:
-        return make_file(w, inode, dirfd, name, err);
-    case S_IFLNK:
-        if (symlinkat(inode->target, dirfd, name) < 0)
-            return failed(err, name, "make the symlink");
-        break;
-    case S_IFIFO:
-        if (mkfifoat(dirfd, name, 0600) < 0)
-            return failed(err, name, "make the FIFO");
-        break;
-    case S_IFCHR:
-    case S_IFBLK:
-        if (w->opt.rootless)
-            return make_file(w, inode, dirfd, name, err);
-        if (mknodat(dirfd, name, (inode->mode & S_IFMT) | 0600,
-                    makedev(inode->rdev_major, inode->rdev_minor)) < 0)
-            return failed(err, name, "make the device");
-        break;
-    default:
-        return error_set(err, EINVAL, "\"%s\": an object of unknown type (mode 0%o)",
-                         quote_name(name, strlen(name), quoted), inode->mode);
-    }
-    return set_attributes_at(w, inode, dirfd, name, err);
-}
 
 static void drop_batch(void *job)
 {
@@ -342,9 +104,10 @@ static int make_batch(void *job, struct error *err)
     int rc = 0;
 
     for (size_t i = 0; i < b->n && rc == 0; i++) {
-        rc = context_check(b->w->ctx, err);
+        rc = context_check(b->w->objects.ctx, err);
         if (rc == 0)
-            rc = make_object(b->w, b->entries[i]->inode, b->dir->fd, b->entries[i]->name, err);
+            rc = object_make(&b->w->objects, b->entries[i]->inode, b->dir->fd, b->entries[i]->name,
+                             err);
         if (rc < 0 && err && err->code != ECANCELED)
             wrap_path(b->w, b->dir->inode, err);
     }
@@ -383,9 +146,9 @@ static int open_staging(struct folder_writer *w, struct error *err)
     if (w->staging >= 0)
         return 0;
     if (mkdirat(w->top, STAGING, 0700) < 0)
-        return failed(err, STAGING, "make the folder");
+        return object_failed(err, STAGING, "make the folder");
     w->staging = openat(w->top, STAGING, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return w->staging < 0 ? failed(err, STAGING, "open") : 0;
+    return w->staging < 0 ? object_failed(err, STAGING, "open") : 0;
 }
 
 /* One of several names. */
@@ -401,11 +164,11 @@ static int make_linked(struct folder_writer *w, struct tree_entry *e, const stru
         e->inode->scratch |= SCRATCH_STAGED | ++w->staged;
     (void)snprintf(
         staged, sizeof(staged), "%llu",
-        (unsigned long long)(e->inode->scratch & ~(SCRATCH_STAGED | SCRATCH_XATTRS_ASIDE)));
-    if (!made && make_object(w, e->inode, w->staging, staged, err) < 0)
+        (unsigned long long)(e->inode->scratch & ~(SCRATCH_STAGED | OBJECT_XATTRS_ASIDE)));
+    if (!made && object_make(&w->objects, e->inode, w->staging, staged, err) < 0)
         return error_wrap(err, "\"%s\"", e->name);
     if (linkat(w->staging, staged, dir->fd, e->name, 0) < 0)
-        return wrap_path(w, dir->inode, (failed(err, e->name, "make the hard link"), err));
+        return wrap_path(w, dir->inode, (object_failed(err, e->name, "make the hard link"), err));
     return 0;
 }
 
@@ -419,10 +182,10 @@ static int remove_staging(struct folder_writer *w, struct error *err)
     for (uint64_t i = 1; i <= w->staged; i++) {
         (void)snprintf(staged, sizeof(staged), "%llu", (unsigned long long)i);
         if (unlinkat(w->staging, staged, 0) < 0)
-            return failed(err, staged, "remove");
+            return object_failed(err, staged, "remove");
     }
     if (unlinkat(w->top, STAGING, AT_REMOVEDIR) < 0)
-        return failed(err, STAGING, "remove");
+        return object_failed(err, STAGING, "remove");
     return 0;
 }
 
@@ -439,7 +202,7 @@ static struct shared_fd *open_folder(int parent, const char *name, const struct 
     s->inode = inode;
     s->fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (s->fd < 0) {
-        failed(err, name, "open");
+        object_failed(err, name, "open");
         shared_put(s);
         return NULL;
     }
@@ -454,14 +217,14 @@ static int fill_folder(struct folder_writer *w, struct tree_inode *inode, struct
     struct batch *batch = NULL;
     size_t n;
     struct tree_entry *const *entries = tree_sorted(inode, &n, err);
-    int rc = entries ? context_check(w->ctx, err) : -1;
+    int rc = entries ? context_check(w->objects.ctx, err) : -1;
 
     /* A folder takes one writer at a time in the kernel: first what this thread has to make in it,
      * then all the rest in one batch, while this thread is in the folders below. */
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct tree_entry *e = entries[i];
         if (e->inode->dir && mkdirat(dir->fd, e->name, 0700) < 0) {
-            (void)failed(err, e->name, "make the folder");
+            (void)object_failed(err, e->name, "make the folder");
             rc = wrap_path(w, inode, err);
         } else if (!e->inode->dir && e->inode->names > 1) {
             rc = make_linked(w, e, dir, err);
@@ -522,7 +285,7 @@ static int note_aside(struct folder_writer *w, const struct tree_inode *inode, c
     if (!aside)
         return error_oom(err);
     for (size_t i = 0; i < inode->n_xattrs; i++)
-        if (!plain || inode->scratch & SCRATCH_XATTRS_ASIDE ||
+        if (!plain || inode->scratch & OBJECT_XATTRS_ASIDE ||
             strncmp(inode->xattrs[i].name, "user.", 5) != 0)
             aside[n++] = inode->xattrs[i];
     if (inode->uid == 0 && inode->gid == 0 && n == 0 && st->st_mode == inode->mode)
@@ -553,7 +316,7 @@ static int note_entry(struct folder_writer *w, const struct tree_entry *e, int d
     if (!w->sidecar)
         return 0;
     if (fstatat(dirfd, e->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return failed(err, e->name, "read its attributes");
+        return object_failed(err, e->name, "read its attributes");
     if (path_push(path, e->name, e->name_len, err) < 0 ||
         note_aside(w, e->inode, path->text, &st, err) < 0)
         return -1;
@@ -568,7 +331,7 @@ static int finish_folder(struct folder_writer *w, struct tree_inode *inode, int 
     size_t n, keep = path->len;
     struct tree_entry *const *entries = tree_sorted(inode, &n, err);
 
-    if (!entries || context_check(w->ctx, err) < 0)
+    if (!entries || context_check(w->objects.ctx, err) < 0)
         return -1;
     for (size_t i = 0; i < n; i++) {
         struct tree_entry *e = entries[i];
@@ -576,7 +339,7 @@ static int finish_folder(struct folder_writer *w, struct tree_inode *inode, int 
             cleanup_close int below =
                 openat(fd, e->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (below < 0)
-                return failed(err, e->name, "open");
+                return object_failed(err, e->name, "open");
             if (path_push(path, e->name, e->name_len, err) < 0 ||
                 finish_folder(w, e->inode, below, e->name, path, err) < 0)
                 return -1;
@@ -585,7 +348,7 @@ static int finish_folder(struct folder_writer *w, struct tree_inode *inode, int 
         if (note_entry(w, e, fd, path, err) < 0)
             return -1;
     }
-    return set_attributes(w, inode, fd, name, err);
+    return object_set_attributes(&w->objects, inode, fd, name, err);
 }
 
 static int begin_sidecar(struct folder_writer *w, struct error *err)
@@ -593,7 +356,7 @@ static int begin_sidecar(struct folder_writer *w, struct error *err)
     cleanup_close int fd =
         openat(w->top, SIDECAR_NAME, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return failed(err, SIDECAR_NAME, "create");
+        return object_failed(err, SIDECAR_NAME, "create");
     w->sidecar = fdopen(fd, "w");
     if (!w->sidecar)
         return error_oom(err);
@@ -621,7 +384,7 @@ static int write_all(struct folder_writer *w, struct error *err)
         rc = workers_finish(w->workers, err);
     if (rc == 0)
         rc = remove_staging(w, err);
-    if (rc == 0 && w->opt.rootless)
+    if (rc == 0 && w->objects.rootless)
         rc = begin_sidecar(w, err);
     if (rc < 0)
         return -1;
@@ -635,7 +398,7 @@ static int write_all(struct folder_writer *w, struct error *err)
         if (e->inode->dir) {
             cleanup_close int below =
                 openat(w->top, e->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            rc = below < 0 ? failed(err, e->name, "open")
+            rc = below < 0 ? object_failed(err, e->name, "open")
                            : path_push(&path, e->name, e->name_len, err);
             if (rc == 0)
                 rc = finish_folder(w, e->inode, below, e->name, &path, err);
@@ -647,7 +410,7 @@ static int write_all(struct folder_writer *w, struct error *err)
     free(path.text);
     if (rc == 0)
         rc = end_sidecar(w, err);
-    return rc < 0 ? -1 : set_attributes(w, tree_root(w->tree), w->top, ".", err);
+    return rc < 0 ? -1 : object_set_attributes(&w->objects, tree_root(w->tree), w->top, ".", err);
 }
 
 static unsigned thread_count(unsigned wanted)
@@ -667,9 +430,7 @@ int layer_write_folder(struct tree *tree, int dirfd, const struct layer_folder_o
 {
     struct folder_writer w = {
         .tree = tree,
-        .data = tree_get_data(tree),
-        .ctx = ctx,
-        .opt = *options,
+        .objects = {.data = tree_get_data(tree), .ctx = ctx, .rootless = options->rootless},
         .staging = -1,
         .top = dirfd,
     };

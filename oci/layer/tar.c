@@ -12,17 +12,17 @@
  * Differences, all of them refusals or more exact: NUL bytes in names of pax records, maps of
  * sparse files that do not fit their data, and header data over named limits are errors; pax times
  * are exact on both sides of 1970.
+ *
+ * Why not libarchive, which reads archives elsewhere in this project: 3.6.2 (Debian 12) takes a pax
+ * mtime of -1.5 for -0.5, and it does not say where in the stream a file's data lies, which is all
+ * that the spool (layer.h) needs to know.
  */
-#include "oci/layer/tar.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "oci/layer/pax.h"
+#include "oci/layer/tar_private.h"
 #include "runtime/base/io.h"
-
-#define BLOCK 512
 
 /* Offset and size of the header's fields, POSIX.1-2017 pax "ustar Interchange Format"; those of GNU
  * from 345 on as in its tar.h. */
@@ -41,32 +41,12 @@
 #define F_PREFIX 345, 155
 #define F_STAR_PREFIX 345, 131
 #define F_STAR_TRAILER 508
-#define F_GNU_SPARSE 386
-#define F_GNU_EXTENDED 482
-#define F_GNU_REALSIZE 483, 12
-#define SPARSE_EXTENDED 504 /* in the blocks that follow the header */
 
 enum tar_format {
     FORMAT_V7,
     FORMAT_USTAR,
     FORMAT_STAR,
     FORMAT_GNU,
-};
-
-struct tar_reader {
-    struct tar_source source;
-    const uint8_t *data; /* what is left of the current piece */
-    size_t left;
-    uint64_t at;   /* bytes taken from the stream */
-    uint64_t next; /* where the next header begins */
-    bool at_end;   /* of the archive */
-    uint8_t block[BLOCK];
-    struct pax pax;
-    struct pax_text long_name, long_link; /* GNU 'L' and 'K' */
-    char name[TAR_PATH_MAX + 1], link[TAR_PATH_MAX + 1];
-    size_t name_len, link_len;
-    struct tree_extent whole; /* of a file that is not sparse */
-    struct tar_entry entry;
 };
 
 struct tar_reader *tar_reader_new(const struct tar_source *source, struct error *err)
@@ -102,7 +82,7 @@ const char *tar_reader_path(const struct tar_reader *r, size_t *ret_len)
     return r->name;
 }
 
-static int truncated(struct error *err)
+int tar_truncated(struct error *err)
 {
     return error_set(err, EBADMSG, "the tar archive ends in the middle");
 }
@@ -118,7 +98,7 @@ static int fill(struct tar_reader *r, struct error *err)
 }
 
 /* Copies up to len bytes; *ret_got fewer only at the end of the stream. */
-static int take(struct tar_reader *r, void *buf, size_t len, size_t *ret_got, struct error *err)
+int tar_take(struct tar_reader *r, void *buf, size_t len, size_t *ret_got, struct error *err)
 {
     size_t got = 0;
 
@@ -140,14 +120,14 @@ static int take(struct tar_reader *r, void *buf, size_t len, size_t *ret_got, st
 }
 
 /* Passes over what lies before offset `to`. The last padding of an archive may be missing. */
-static int skip_to(struct tar_reader *r, uint64_t to, uint64_t needed, struct error *err)
+int tar_skip_to(struct tar_reader *r, uint64_t to, uint64_t needed, struct error *err)
 {
     while (r->at < to) {
         int rc = fill(r, err);
         if (rc < 0)
             return -1;
         if (rc == 0)
-            return r->at >= needed ? 0 : truncated(err);
+            return r->at >= needed ? 0 : tar_truncated(err);
         uint64_t n = to - r->at < r->left ? to - r->at : r->left;
         r->data += n;
         r->left -= (size_t)n;
@@ -157,21 +137,21 @@ static int skip_to(struct tar_reader *r, uint64_t to, uint64_t needed, struct er
 }
 
 /* The next 512 bytes into r->block. Returns 1, or 0 when the stream ends just here. */
-static int take_block(struct tar_reader *r, struct error *err)
+int tar_take_block(struct tar_reader *r, struct error *err)
 {
     size_t got;
 
-    if (take(r, r->block, BLOCK, &got, err) < 0)
+    if (tar_take(r, r->block, TAR_BLOCK_SIZE, &got, err) < 0)
         return -1;
-    if (got && got < BLOCK)
-        return truncated(err);
+    if (got && got < TAR_BLOCK_SIZE)
+        return tar_truncated(err);
     return got ? 1 : 0;
 }
 
 /* A numeric field: base 256 (two's complement, its top bit is the mark) or octal, padded with
  * blanks and NULs on both sides. An empty field is 0. */
-static int number(const struct tar_reader *r, size_t offset, size_t len, const char *what,
-                  int64_t *ret_value, struct error *err)
+int tar_number(const struct tar_reader *r, size_t offset, size_t len, const char *what,
+               int64_t *ret_value, struct error *err)
 {
     const uint8_t *p = r->block + offset;
     uint64_t v = 0;
@@ -209,9 +189,9 @@ static int check_sum(struct tar_reader *r, struct error *err)
 {
     int64_t want, sum = 0, signed_sum = 0;
 
-    if (number(r, F_CHECKSUM, "checksum", &want, err) < 0)
+    if (tar_number(r, F_CHECKSUM, "checksum", &want, err) < 0)
         return -1;
-    for (size_t i = 0; i < BLOCK; i++) {
+    for (size_t i = 0; i < TAR_BLOCK_SIZE; i++) {
         uint8_t c = i >= 148 && i < 156 ? ' ' : r->block[i];
         sum += c;
         signed_sum += (int8_t)c;
@@ -244,13 +224,13 @@ static int take_extended(struct tar_reader *r, uint64_t size, uint8_t **ret_data
     size_t got;
     if (!data)
         return error_oom(err);
-    if (take(r, data, (size_t)size, &got, err) < 0)
+    if (tar_take(r, data, (size_t)size, &got, err) < 0)
         return -1;
     if (got < size)
-        return truncated(err);
+        return tar_truncated(err);
     data[size] = '\0';
     *ret_data = steal_ptr(&data);
-    return skip_to(r, r->next, r->at, err);
+    return tar_skip_to(r, r->next, r->at, err);
 }
 
 /* One header block and, for headers that only extend the next one, what belongs to them. Returns 1
@@ -258,21 +238,21 @@ static int take_extended(struct tar_reader *r, uint64_t size, uint8_t **ret_data
 static int take_header(struct tar_reader *r, struct error *err)
 {
     int64_t size;
-    int rc = take_block(r, err);
+    int rc = tar_take_block(r, err);
 
     if (rc <= 0)
         return rc;
-    if (io_is_zero(r->block, BLOCK)) {
-        rc = take_block(r, err);
-        if (rc > 0 && !io_is_zero(r->block, BLOCK))
+    if (io_is_zero(r->block, TAR_BLOCK_SIZE)) {
+        rc = tar_take_block(r, err);
+        if (rc > 0 && !io_is_zero(r->block, TAR_BLOCK_SIZE))
             return error_set(err, EBADMSG, "a block of zeros stands between two entries");
         return rc < 0 ? -1 : 0;
     }
-    if (check_sum(r, err) < 0 || number(r, F_SIZE, "size", &size, err) < 0)
+    if (check_sum(r, err) < 0 || tar_number(r, F_SIZE, "size", &size, err) < 0)
         return -1;
-    if (size < 0 || size > INT64_MAX - BLOCK)
+    if (size < 0 || size > INT64_MAX - TAR_BLOCK_SIZE)
         return error_set(err, EBADMSG, "header: its size is out of range");
-    r->next = r->at + (((uint64_t)size + BLOCK - 1) & ~(uint64_t)(BLOCK - 1));
+    r->next = r->at + (((uint64_t)size + TAR_BLOCK_SIZE - 1) & ~(uint64_t)(TAR_BLOCK_SIZE - 1));
 
     uint8_t type = r->block[F_TYPE];
     if (type != 'x' && type != 'g' && type != 'L' && type != 'K')
@@ -376,139 +356,24 @@ static int set_type(struct tar_reader *r, struct error *err)
     }
 }
 
-/* Old GNU format: four pieces in the header, 21 in each block that follows. */
-static int gnu_sparse_map(struct tar_reader *r, uint64_t *ret_real, struct error *err)
-{
-    int64_t real, offset, length;
-    size_t at = F_GNU_SPARSE, n = 4, extended = F_GNU_EXTENDED;
-
-    if (number(r, F_GNU_REALSIZE, "real size", &real, err) < 0)
-        return -1;
-    for (;;) {
-        bool more = r->block[extended] != 0;
-        for (size_t i = 0; i < n; i++, at += 24) {
-            if (r->block[at] == 0)
-                break;
-            if (number(r, at, 12, "sparse offset", &offset, err) < 0 ||
-                number(r, at + 12, 12, "sparse length", &length, err) < 0)
-                return -1;
-            if (offset < 0 || length < 0)
-                return error_set(err, EBADMSG,
-                                 "sparse file: a piece has a negative offset or size");
-            if (pax_add_piece(&r->pax, (uint64_t)offset, (uint64_t)length, err) < 0)
-                return -1;
-        }
-        if (!more)
-            break;
-        int rc = take_block(r, err);
-        if (rc <= 0)
-            return rc < 0 ? -1 : truncated(err);
-        r->next += BLOCK;
-        at = 0;
-        n = 21;
-        extended = SPARSE_EXTENDED;
-        /* An endless chain of empty blocks would be bounded by the stream only. */
-        if (r->next - r->at > INT64_MAX || io_is_zero(r->block, SPARSE_EXTENDED))
-            return error_set(err, EBADMSG, "sparse file: its map is damaged");
-    }
-    if (real < 0)
-        return error_set(err, EBADMSG, "sparse file: a negative size");
-    *ret_real = (uint64_t)real;
-    return 0;
-}
-
-/* One decimal number and its newline from the data of a sparse file of format 1.0; *budget is what
- * may still be read. */
-static int map_number(struct tar_reader *r, uint64_t *budget, uint64_t *ret_value,
-                      struct error *err)
-{
-    char text[21];
-    size_t len = 0, got;
-
-    for (;;) {
-        char c;
-        if (*budget == 0)
-            return error_set(err, EBADMSG, "sparse file: its map is longer than its data");
-        if (take(r, &c, 1, &got, err) < 0)
-            return -1;
-        if (got == 0)
-            return truncated(err);
-        --*budget;
-        if (c == '\n')
-            break;
-        if (len == sizeof(text))
-            return error_set(err, EBADMSG, "sparse file: its map is damaged");
-        text[len++] = c;
-    }
-    if (pax_decimal(text, len, ret_value) < 0)
-        return error_set(err, EBADMSG, "sparse file: its map is damaged");
-    return 0;
-}
-
-/* Format 1.0: the map stands in front of the data, padded to a block. */
-static int pax_sparse_map(struct tar_reader *r, uint64_t size, uint64_t *ret_used,
-                          struct error *err)
-{
-    uint64_t count, offset, length, budget = size;
-
-    r->pax.n_map = 0;
-    if (map_number(r, &budget, &count, err) < 0)
-        return -1;
-    if (count > TAR_SPARSE_MAX)
-        return error_set(err, E2BIG, "sparse file: more than %d pieces", TAR_SPARSE_MAX);
-    while (count--)
-        if (map_number(r, &budget, &offset, err) < 0 || map_number(r, &budget, &length, err) < 0 ||
-            pax_add_piece(&r->pax, offset, length, err) < 0)
-            return -1;
-    uint64_t used = (size - budget + BLOCK - 1) & ~(uint64_t)(BLOCK - 1);
-    if (used > size)
-        return error_set(err, EBADMSG, "sparse file: its map is longer than its data");
-    *ret_used = used;
-    return skip_to(r, r->at + (used - (size - budget)), r->at + (used - (size - budget)), err);
-}
-
-/* Gives the map's pieces their place in the stream; they must be all of the data, inside the file.
- */
-static int place_pieces(struct tar_reader *r, uint64_t data_size, uint64_t real_size,
-                        struct error *err)
-{
-    uint64_t at = r->at, left = data_size;
-
-    for (size_t i = 0; i < r->pax.n_map; i++) {
-        struct tree_extent *e = &r->pax.map[i];
-        if (e->length > left || e->offset + e->length > real_size)
-            return error_set(err, EBADMSG, "sparse file: its map does not fit its data or size");
-        e->source_offset = at;
-        at += e->length;
-        left -= e->length;
-    }
-    if (left)
-        return error_set(err, EBADMSG, "sparse file: its map leaves out %llu bytes of data",
-                         (unsigned long long)left);
-    r->entry.extents = r->pax.map;
-    r->entry.n_extents = r->pax.n_map;
-    r->entry.size = real_size;
-    return 0;
-}
-
 /* Where a file's data lies. r->at is just behind the header. */
 static int set_data(struct tar_reader *r, uint64_t size, struct error *err)
 {
     uint64_t real = size, used = 0;
 
-    r->next = r->at + ((size + BLOCK - 1) & ~(uint64_t)(BLOCK - 1));
+    r->next = r->at + ((size + TAR_BLOCK_SIZE - 1) & ~(uint64_t)(TAR_BLOCK_SIZE - 1));
     if (r->block[F_TYPE] == 'S') {
-        if (gnu_sparse_map(r, &real, err) < 0)
+        if (tar_gnu_sparse_map(r, &real, err) < 0)
             return -1;
-        return place_pieces(r, size, real, err);
+        return tar_place_pieces(r, size, real, err);
     }
     if (r->pax.have & (PAX_SPARSE_1_0 | PAX_SPARSE_0)) {
         if (!(r->pax.have & PAX_REALSIZE))
             return error_set(err, EBADMSG, "sparse file: its size is missing");
         real = r->pax.real_size;
-        if (r->pax.have & PAX_SPARSE_1_0 && pax_sparse_map(r, size, &used, err) < 0)
+        if (r->pax.have & PAX_SPARSE_1_0 && tar_pax_sparse_map(r, size, &used, err) < 0)
             return -1;
-        return place_pieces(r, size - used, real, err);
+        return tar_place_pieces(r, size - used, real, err);
     }
     r->whole = (struct tree_extent){.length = size, .source_offset = r->at};
     r->entry.extents = &r->whole;
@@ -522,13 +387,14 @@ static int set_numbers(struct tar_reader *r, enum tar_format format, struct erro
     struct tar_entry *e = &r->entry;
     int64_t mode, major = 0, minor = 0;
 
-    if (number(r, F_MODE, "mode", &mode, err) < 0 || number(r, F_UID, "uid", &e->uid, err) < 0 ||
-        number(r, F_GID, "gid", &e->gid, err) < 0 ||
-        number(r, F_MTIME, "mtime", &e->mtime_sec, err) < 0)
+    if (tar_number(r, F_MODE, "mode", &mode, err) < 0 ||
+        tar_number(r, F_UID, "uid", &e->uid, err) < 0 ||
+        tar_number(r, F_GID, "gid", &e->gid, err) < 0 ||
+        tar_number(r, F_MTIME, "mtime", &e->mtime_sec, err) < 0)
         return -1;
     if (format != FORMAT_V7 && (e->type == TAR_CHAR || e->type == TAR_BLOCK) &&
-        (number(r, F_MAJOR, "major number", &major, err) < 0 ||
-         number(r, F_MINOR, "minor number", &minor, err) < 0))
+        (tar_number(r, F_MAJOR, "major number", &major, err) < 0 ||
+         tar_number(r, F_MINOR, "minor number", &minor, err) < 0))
         return -1;
     if (major < 0 || minor < 0)
         return error_set(err, EBADMSG, "header: its device number is negative");
@@ -555,11 +421,12 @@ static int set_entry(struct tar_reader *r, struct error *err)
     memset(&r->entry, 0, sizeof(r->entry));
     set_names(r, format);
     if (set_type(r, err) < 0 || set_numbers(r, format, err) < 0 ||
-        number(r, F_SIZE, "size", &size, err) < 0)
+        tar_number(r, F_SIZE, "size", &size, err) < 0)
         return -1;
     if (r->pax.have & PAX_SIZE)
         size = r->pax.size > INT64_MAX ? -1 : (int64_t)r->pax.size;
-    if (size < 0 || size > INT64_MAX - BLOCK || r->at > INT64_MAX - BLOCK - (uint64_t)size)
+    if (size < 0 || size > INT64_MAX - TAR_BLOCK_SIZE ||
+        r->at > INT64_MAX - TAR_BLOCK_SIZE - (uint64_t)size)
         return error_set(err, EBADMSG, "header: its size is out of range");
     r->entry.path = r->name;
     r->entry.path_len = r->name_len;
@@ -598,7 +465,7 @@ int tar_reader_next(struct tar_reader *r, const struct tar_entry **ret_entry, st
         const struct tree_extent *last = &r->entry.extents[r->entry.n_extents - 1];
         needed = last->source_offset + last->length;
     }
-    rc = skip_to(r, r->next, needed, err);
+    rc = tar_skip_to(r, r->next, needed, err);
     if (rc < 0)
         return -1;
     forget(r);
@@ -613,7 +480,7 @@ int tar_reader_next(struct tar_reader *r, const struct tar_entry **ret_entry, st
         return -1;
     if (rc == 0) {
         if (r->long_name.text || r->pax.path.text)
-            return truncated(err);
+            return tar_truncated(err);
         return drain(r, err);
     }
     if (set_entry(r, err) < 0)

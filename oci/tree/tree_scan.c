@@ -11,29 +11,23 @@
  * namespaces user., trusted., security. and POSIX ACLs ("system.nfs4_acl", "btrfs.compression"),
  * and security.selinux, which an SELinux host gives to every file.
  *
- * A folder unpacked without root says so: by our sidecar (sidecar.h), or by umoci's umoci.json,
- * whose map_options tell which owners on disk mean which owners inside. Both files are the
- * unpackers' bookkeeping and do not become part of the tree, nor do umoci's sha256_*.mtree.
+ * Which owners on disk mean which owners inside: owners.h.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
+#include "oci/tree/owners.h"
 #include "oci/tree/sidecar.h"
 #include "oci/tree/tree.h"
 #include "runtime/base/context.h"
 #include "runtime/base/io.h"
-#include "runtime/base/json.h"
 
-#define UMOCI_META "umoci.json"
-#define UMOCI_META_MAX (1u << 20)
-#define ID_RANGES_MAX 340 /* as many as a user namespace takes (user_namespaces(7)) */
 #define XATTR_LIST_MAX 65536
 
 /* Where an object was found, and what it was then. */
@@ -46,15 +40,6 @@ struct place {
     uint32_t mtime_nsec;
     uint16_t name_len;
     char name[];
-};
-
-struct id_range {
-    uint64_t inside, host, size;
-};
-
-struct id_map {
-    struct id_range *ranges;
-    size_t n;
 };
 
 /* The inode that (dev, ino) has become: an open-addressing table of objects with several names. */
@@ -74,8 +59,7 @@ struct scan {
     struct data_source *source;
     struct place *head, *tail; /* folders to read */
     struct link_table links;
-    struct id_map uids, gids;
-    bool umoci; /* umoci's bookkeeping is there */
+    struct owners owners;
     uint64_t done;
     char *xattr_names, *xattr_value;
 };
@@ -177,14 +161,6 @@ static void data_close(void *opaque, int fd)
 {
     (void)opaque;
     (void)close(fd);
-}
-
-static uint32_t map_id(const struct id_map *map, uint32_t id)
-{
-    for (size_t i = 0; i < map->n; i++)
-        if (id >= map->ranges[i].host && id - map->ranges[i].host < map->ranges[i].size)
-            return (uint32_t)(map->ranges[i].inside + (id - map->ranges[i].host));
-    return id;
 }
 
 static bool kept_xattr(const char *name)
@@ -300,8 +276,8 @@ static int fill(struct scan *s, struct place *p, struct tree_inode *inode, const
 {
     char target[TREE_TARGET_MAX + 1];
 
-    inode->uid = map_id(&s->uids, st->st_uid);
-    inode->gid = map_id(&s->gids, st->st_gid);
+    inode->uid = owners_map(&s->owners.uids, st->st_uid);
+    inode->gid = owners_map(&s->owners.gids, st->st_gid);
     inode->mode = st->st_mode;
     inode->mtime_sec = st->st_mtim.tv_sec;
     inode->mtime_nsec = (uint32_t)st->st_mtim.tv_nsec;
@@ -411,20 +387,6 @@ static int scan_entry(struct scan *s, struct place *dir, int dirfd, const char *
     return 0;
 }
 
-/* The unpackers' bookkeeping at the top of a bundle. */
-static bool is_bookkeeping(const struct scan *s, int dirfd, const char *name)
-{
-    if (strcmp(name, SIDECAR_NAME) == 0) {
-        cleanup_close int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        return fd >= 0 && sidecar_is(fd);
-    }
-    if (strcmp(name, UMOCI_META) == 0)
-        return s->umoci;
-    size_t len = strlen(name);
-    return strncmp(name, "sha256_", 7) == 0 && len == 7 + 64 + 6 &&
-           strcmp(name + 7 + 64, ".mtree") == 0 && s->umoci;
-}
-
 static int scan_folder(struct scan *s, struct place *dir, struct error *err)
 {
     cleanup_close int fd = open_place(s->source->rootfd, dir, O_RDONLY | O_DIRECTORY);
@@ -452,7 +414,7 @@ static int scan_folder(struct scan *s, struct place *dir, struct error *err)
             return 0;
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
-        if (!dir->parent && is_bookkeeping(s, dirfd, e->d_name))
+        if (!dir->parent && owners_is_bookkeeping(&s->owners, dirfd, e->d_name))
             continue;
         if (scan_entry(s, dir, dirfd, e->d_name, err) < 0) {
             const char *path = describe(dir, buf, sizeof(buf));
@@ -468,81 +430,6 @@ static int scan_folder(struct scan *s, struct place *dir, struct error *err)
     }
 }
 
-static int add_range(struct id_map *map, uint64_t inside, uint64_t host, uint64_t size,
-                     struct error *err)
-{
-    struct id_range *more = realloc(map->ranges, (map->n + 1) * sizeof(*more));
-
-    if (!more)
-        return error_oom(err);
-    map->ranges = more;
-    map->ranges[map->n++] = (struct id_range){.inside = inside, .host = host, .size = size};
-    return 0;
-}
-
-static int umoci_ranges(struct json_object *options, const char *key, struct id_map *map,
-                        struct error *err)
-{
-    struct json_object *list = NULL;
-    int got = json_get_array(options, key, UMOCI_META ": map_options", &list, err);
-
-    if (got != JSON_OK)
-        return got < 0 ? -1 : 0;
-    size_t n = json_object_array_length(list);
-    if (n > ID_RANGES_MAX)
-        return error_set(err, EBADMSG, UMOCI_META ": %s: %zu ranges (at most %d)", key, n,
-                         ID_RANGES_MAX);
-    for (size_t i = 0; i < n; i++) {
-        struct json_object *o = json_object_array_get_idx(list, i);
-        uint64_t inside = 0, host = 0, size = 0;
-        if (!json_object_is_type(o, json_type_object) ||
-            json_get_u64(o, "container_id", 0, UINT32_MAX, key, &inside, err) < 0 ||
-            json_get_u64(o, "host_id", 0, UINT32_MAX, key, &host, err) < 0 ||
-            json_get_u64(o, "size", 0, UINT32_MAX, key, &size, err) < 0)
-            return error_wrap(err, UMOCI_META);
-        if (inside + size > UINT32_MAX || host + size > UINT32_MAX)
-            return error_set(err, EBADMSG, UMOCI_META ": %s: range %zu leaves 32 bits", key, i);
-        if (add_range(map, inside, host, size, err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-/* Which owners on disk mean which owners inside. */
-static int read_owners(struct scan *s, int *ret_sidecar, struct error *err)
-{
-    cleanup_close int fd =
-        openat(s->source->rootfd, SIDECAR_NAME, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd >= 0 && sidecar_is(fd)) {
-        uint32_t uid, gid;
-        if (sidecar_owner(fd, SIDECAR_NAME, &uid, &gid, err) < 0 ||
-            add_range(&s->uids, 0, uid, 1, err) < 0 || add_range(&s->gids, 0, gid, 1, err) < 0)
-            return -1;
-        *ret_sidecar = steal_fd(&fd);
-        return 0;
-    }
-    cleanup_close int meta =
-        openat(s->source->rootfd, UMOCI_META, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (meta < 0)
-        return 0;
-    size_t len;
-    cleanup_free char *text = io_read_fd(meta, UMOCI_META_MAX, UMOCI_META, &len, err);
-    if (!text)
-        return -1;
-    cleanup_json struct json_object *doc = json_parse(text, len, UMOCI_META, err);
-    struct json_object *options = NULL;
-    if (!doc)
-        return -1;
-    int got = json_get_object(doc, "map_options", UMOCI_META, &options, err);
-    s->umoci = got == JSON_OK;
-    if (got < 0)
-        return -1;
-    if (got == JSON_OK && (umoci_ranges(options, "uid_mappings", &s->uids, err) < 0 ||
-                           umoci_ranges(options, "gid_mappings", &s->gids, err) < 0))
-        return -1;
-    return 0;
-}
-
 static int scan_all(struct scan *s, struct error *err)
 {
     cleanup_close int sidecar = -1;
@@ -554,7 +441,7 @@ static int scan_all(struct scan *s, struct error *err)
         return error_sys(err, "stat");
     if (access("/proc/self/fd", F_OK) < 0)
         return error_sys(err, "/proc is not mounted; extended attributes cannot be read");
-    if (read_owners(s, &sidecar, err) < 0)
+    if (owners_read(&s->owners, s->source->rootfd, &sidecar, err) < 0)
         return -1;
     struct place *p = new_place(s, NULL, "", &st, err);
     if (!p)
@@ -594,8 +481,7 @@ int tree_scan(struct tree *tree, int dirfd, const char *what, const struct conte
     free(s.xattr_names);
     free(s.xattr_value);
     free(s.links.slots);
-    free(s.uids.ranges);
-    free(s.gids.ranges);
+    owners_destroy(&s.owners);
     if (rc < 0)
         return error_wrap(err, "%s", what);
     tree_set_data(tree,

@@ -105,9 +105,7 @@ static void enter(struct target *t, enum migrate_stage stage)
     report(t, true);
 }
 
-/* Says DONE once the machine runs and nothing is absent. Either thread may find that first: the
- * last page may come before the machine runs, or after. */
-static int say_done(struct target *t, struct error *err)
+int target_say_done(struct target *t, struct error *err)
 {
     {
         lock_scope(&t->lock);
@@ -152,7 +150,7 @@ static int run_it(struct target *t, struct error *err)
         t->ran = true;
     }
     (void)say(t, FRAME_RUNNING, 0, NULL); /* a broken link is the hearing thread's to find */
-    (void)say_done(t, NULL);
+    (void)target_say_done(t, NULL);
     if (t->options->running)
         t->options->running(t->options->opaque);
     return 0;
@@ -364,7 +362,7 @@ static int hear(struct target *t, struct error *err)
         report(t, false);
         if (t->status.stage == MIGRATE_COMMIT && target_flag(t, &t->ran))
             enter(t, MIGRATE_DRAIN);
-        if (say_done(t, err) < 0)
+        if (target_say_done(t, err) < 0)
             return -1;
     }
 }

@@ -59,6 +59,11 @@ struct target {
 /* Reads one of the flags under the lock. */
 bool target_flag(struct target *t, const bool *which);
 
+/* Says DONE, once, when the machine runs and nothing is absent. Whoever may be the first to find
+ * that calls it: the last page may come before the machine runs, or after, or never, when the
+ * machine itself wrote it while there was no link. */
+int target_say_done(struct target *t, struct error *err);
+
 /* Looks for the source for `limit` nanoseconds. Returns 0 with a new link on which it was said what
  * is lacking and where we stand, else -1. */
 int target_reconnect(struct target *t, uint64_t limit);

@@ -98,6 +98,8 @@ int target_reconnect(struct target *t, uint64_t limit)
             /* The runner may have said DONE on the old link between take_up() and here. */
             if (target_flag(t, &t->done))
                 (void)link_send_word(link, FRAME_DONE, 0, NULL);
+            else
+                (void)target_say_done(t, NULL); /* a lost link is found by whoever hears on it */
             for (size_t i = 0; i < t->n; i++)
                 pull_again(t->devices[i].pull);
             return 0;

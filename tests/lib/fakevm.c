@@ -106,11 +106,30 @@ void fakevm_destroy(struct fakevm *vm)
     memset(vm->blocks, 0, sizeof(vm->blocks));
 }
 
+static bool write_page(struct fakevm *vm, size_t d, uint64_t number, uint64_t counter)
+{
+    struct world *w = vm->world;
+    uint8_t page[BLOCK_PAGE];
+
+    fill(page, number, counter);
+    if (block_write(vm->blocks[d], page, sizeof(page), number * BLOCK_PAGE, 0, NULL) < 0)
+        return false;
+    atomic_store(&w->last[d][number], counter);
+    atomic_fetch_add(&w->writes, 1);
+    return true;
+}
+
+void fakevm_write_all(struct fakevm *vm)
+{
+    for (size_t d = 0; d < WORLD_DEVICES; d++)
+        for (uint64_t number = 0; number < vm->world->pages[d]; number++)
+            ck_assert(write_page(vm, d, number, ++vm->counter));
+}
+
 /* One write of the guest; a failure ends it, as an I/O error ends a guest's patience. */
 static bool write_once(struct fakevm *vm)
 {
     struct world *w = vm->world;
-    uint8_t page[BLOCK_PAGE];
     size_t d = unit_random(&vm->seed) % WORLD_DEVICES;
     /* Half of the writes go to an eighth of the pages, as with real programs. */
     uint64_t span = unit_random(&vm->seed) % 2 ? w->pages[d] : w->pages[d] / 8 + 1;
@@ -119,12 +138,7 @@ static bool write_once(struct fakevm *vm)
 
     if (unit_random(&vm->seed) % 16 == 0)
         counter = 0; /* zeros are content too */
-    fill(page, number, counter);
-    if (block_write(vm->blocks[d], page, sizeof(page), number * BLOCK_PAGE, 0, NULL) < 0)
-        return false;
-    atomic_store(&w->last[d][number], counter);
-    atomic_fetch_add(&w->writes, 1);
-    return true;
+    return write_page(vm, d, number, counter);
 }
 
 static void *guest(void *opaque)

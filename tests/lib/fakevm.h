@@ -60,6 +60,9 @@ void fakevm_destroy(struct fakevm *vm);
 void fakevm_run(struct fakevm *vm);
 void fakevm_stand_still(struct fakevm *vm);
 
+/* Writes every page of every device, as a guest would; that of a guest whose rate is 0 only. */
+void fakevm_write_all(struct fakevm *vm);
+
 /* For migrate_send() and migrate_receive(). devices: WORLD_DEVICES of them. */
 void fakevm_devices(struct fakevm *vm, struct migrate_device *devices);
 struct migrate_machine fakevm_machine(struct fakevm *vm);

@@ -14,10 +14,13 @@
 /* Where the sides meet again after a lost link: the target leaves one end of a new pair, the source
  * takes it. */
 struct meeting {
+    struct move *m;
+    struct fakevm *target_vm;
     pthread_mutex_t lock;
     pthread_cond_t came;
-    int waiting; /* descriptor for the source, -1 = none */
-    bool open;   /* the source still listens */
+    int waiting;          /* descriptor for the source, -1 = none */
+    bool open;            /* the source still listens */
+    struct cancel target; /* requested once the target asks for a source that is gone for good */
 };
 
 struct target_side {
@@ -62,9 +65,13 @@ static struct stream *target_reconnect(void *opaque, struct error *err)
 {
     struct meeting *meet = opaque;
     int sv[2];
+
+    if (meet->m->before_reconnect)
+        meet->m->before_reconnect(meet->target_vm);
     lock_scope(&meet->lock);
 
     if (!meet->open) {
+        cancel_request(&meet->target); /* in place of a wait that could only run out */
         error_set(err, ECONNREFUSED, "connection refused");
         return NULL;
     }
@@ -81,15 +88,18 @@ static void *receive(void *opaque)
     struct target_side *side = opaque;
     struct move *m = side->m;
     struct migrate_host host = fakevm_host(side->vm);
+    struct context ctx = {.cancel = &side->meeting->target};
 
     m->target_rc =
-        migrate_receive(stream_of(side->fd), &host, &m->receive, NULL, &m->target, &m->target_err);
+        migrate_receive(stream_of(side->fd), &host, &m->receive, &ctx, &m->target, &m->target_err);
     return NULL;
 }
 
 void move_run(struct move *m, struct fakevm *a, struct fakevm *b)
 {
-    struct meeting meet = {.lock = PTHREAD_MUTEX_INITIALIZER,
+    struct meeting meet = {.m = m,
+                           .target_vm = b,
+                           .lock = PTHREAD_MUTEX_INITIALIZER,
                            .came = PTHREAD_COND_INITIALIZER,
                            .waiting = -1,
                            .open = true};
@@ -98,17 +108,19 @@ void move_run(struct move *m, struct fakevm *a, struct fakevm *b)
     struct relay relay;
     pthread_t thread;
     char record[80];
+    struct error err = ERROR_INIT;
 
     (void)snprintf(record, sizeof(record), "%s/migration", a->dir);
     m->send.record = record;
     m->send.idle_ns = m->send.idle_ns ? m->send.idle_ns : UINT64_C(5000000000);
     m->receive.idle_ns = m->send.idle_ns;
     m->send.retake_ns = UINT64_C(20000000000);
-    m->receive.retake_ns = UINT64_C(400000000); /* a source that rolled back never answers */
+    m->receive.retake_ns = m->send.retake_ns;
     m->send.opaque = m->receive.opaque = &meet;
     m->send.reconnect = m->no_reconnect ? NULL : source_reconnect;
     m->receive.reconnect = m->no_reconnect ? NULL : target_reconnect;
     fakevm_devices(a, devices);
+    ck_assert_msg(cancel_init(&meet.target, &err) == 0, "%s", err.text);
     relay_start(&relay, &m->fault);
     struct target_side side = {m, b, &meet, relay.near[1]};
     ck_assert_int_eq(pthread_create(&thread, NULL, receive, &side), 0);
@@ -122,6 +134,7 @@ void move_run(struct move *m, struct fakevm *a, struct fakevm *b)
     }
     (void)pthread_join(thread, NULL);
     m->struck = relay_stop(&relay);
+    cancel_destroy(&meet.target);
 }
 
 struct fakevm *move_check(const struct move *m, struct fakevm *a, struct fakevm *b)

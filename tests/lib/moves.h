@@ -12,6 +12,7 @@ struct move {
     struct migrate_receive_options receive; /* reconnect is set by move_run() */
     bool no_reconnect;                      /* a lost link stays lost */
     struct context *source_ctx;             /* may be NULL */
+    void (*before_reconnect)(struct fakevm *target); /* the target lost the link; may be NULL */
     /* results */
     bool struck;
     int source_rc, target_rc;

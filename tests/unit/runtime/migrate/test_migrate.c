@@ -109,6 +109,26 @@ UNIT_TEST(slow_link)
 }
 END_TEST
 
+/* What is absent when the link goes, the machine itself writes: no page arrives on the next link,
+ * and the end must be found all the same. */
+UNIT_TEST(all_written_while_the_link_is_down)
+{
+    struct pair p;
+    struct move m = {.send = {.bandwidth = 500000, .postcopy = MIGRATE_POSTCOPY_EARLY},
+                     .fault = {.harm = HARM_CUT, .direction = 1, .type = FRAME_RUNNING},
+                     .before_reconnect = fakevm_write_all};
+
+    set_up(&p);
+    p.b.rate = 0;
+    move_run(&m, &p.a, &p.b);
+    ck_assert(m.struck);
+    ck_assert_msg(m.source_rc == 0, "%s", m.source_err.text);
+    ck_assert_msg(m.target_rc == 0, "%s", m.target_err.text);
+    ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.b);
+    tear_down(&p);
+}
+END_TEST
+
 UNIT_TEST(ten_hops)
 {
     struct world world;

@@ -115,16 +115,23 @@ struct migrate_device {
     uint64_t cycle_throttle_ns;
 };
 
-/* How the source handles its machine. All return 0 or -1; called from migrate_send()'s thread. */
+/* How the source handles its machine. All return 0 or -1; called from migrate_send()'s thread,
+ * one at a time, but for keep(). */
 struct migrate_machine {
     /* Makes what the guest wrote to memory visible to the memory device's dirty filter, running or
      * not. May be NULL when writes are visible at once. */
     int (*flush)(void *opaque, struct error *err);
+    /* The machine will soon be suspended: what can be done before is done now, while it runs. What
+     * it writes meanwhile is sent before suspend(). May be NULL. */
+    int (*prepare)(void *opaque, struct error *err);
     /* Prepares the guest (agent's before-suspend) and pauses it. After a success nothing writes to
      * the devices until resume(). On failure the machine runs on. */
     int (*suspend)(void *opaque, struct error *err);
     /* The device state of the suspended machine; the buffer is the engine's to free(). */
     int (*save)(void *opaque, uint8_t **ret_state, size_t *ret_len, struct error *err);
+    /* Makes the suspended machine last: its devices and the state that save() gave. Called from a
+     * thread of its own while the target loads the state; the commit waits for it. May be NULL. */
+    int (*keep)(void *opaque, struct error *err);
     /* Rollback: lets the machine run again, as if nothing had been. */
     int (*resume)(void *opaque, struct error *err);
     void *opaque;

@@ -273,36 +273,106 @@ static int stage_settle(struct source *s, struct error *err)
     return 0;
 }
 
+static void *keeper(void *opaque)
+{
+    struct source *s = opaque;
+    uint64_t start = link_now_ns();
+
+    s->keep_rc = s->machine->keep(s->machine->opaque, &s->keep_error);
+    log_debug(context_log(s->ctx), "Machine is kept",
+              log_uint("us", (link_now_ns() - start) / 1000));
+    return NULL;
+}
+
+/* What the source keeps must last before it commits, but the target need not wait for it. */
+static int start_keeping(struct source *s, struct error *err)
+{
+    if (!s->machine->keep)
+        return 0;
+    int rc = pthread_create(&s->keeper, NULL, keeper, s);
+    if (rc != 0)
+        return error_num(err, rc, "start a thread");
+    s->has_keeper = true;
+    return 0;
+}
+
+static int end_keeping(struct source *s, struct error *err)
+{
+    if (!s->has_keeper)
+        return 0;
+    (void)pthread_join(s->keeper, NULL);
+    s->has_keeper = false;
+    if (s->keep_rc == 0)
+        return 0;
+    if (err)
+        *err = s->keep_error;
+    return error_wrap(err, "keep the suspended machine");
+}
+
+/* Microseconds since *at, which becomes now. */
+static uint64_t lap(uint64_t *at)
+{
+    uint64_t now = link_now_ns(), us = (now - *at) / 1000;
+
+    *at = now;
+    return us;
+}
+
 static int send_state(struct source *s, struct error *err)
 {
     cleanup_free uint8_t *state = NULL;
     size_t len = 0;
+    uint64_t at = link_now_ns();
 
     if (s->machine->save(s->machine->opaque, &state, &len, err) < 0)
         return error_wrap(err, "save the machine's state");
     if (len > WIRE_STATE_MAX)
         return error_set(err, EFBIG, "the machine's state has %zu bytes (at most %llu)", len,
                          (unsigned long long)WIRE_STATE_MAX);
+    uint64_t save_us = lap(&at);
     /* What saving the state touched belongs to the last set. */
-    if (look_at_all(s, err) < 0)
+    if (look_at_all(s, err) < 0 || start_keeping(s, err) < 0)
         return -1;
-    for (size_t at = 0; at < len; at += STATE_STEP) {
+    uint64_t look_us = lap(&at);
+    for (size_t pos = 0; pos < len; pos += STATE_STEP) {
         struct frame f = {.type = FRAME_STATE,
-                          .offset = at,
-                          .length = (uint32_t)(len - at < STATE_STEP ? len - at : STATE_STEP)};
-        if (link_send(s->link, &f, state + at, err) < 0)
+                          .offset = pos,
+                          .length = (uint32_t)(len - pos < STATE_STEP ? len - pos : STATE_STEP)};
+        if (link_send(s->link, &f, state + pos, err) < 0)
             return -1;
     }
     /* Without post-copy the target hears that the machine stands still when it has everything. */
     if (s->options->postcopy == MIGRATE_POSTCOPY_OFF && drain_pending(s, err) < 0)
         return -1;
+    log_debug(context_log(s->ctx), "Device state is out", log_uint("save_us", save_us),
+              log_uint("last_look_us", look_us), log_uint("send_us", lap(&at)),
+              log_uint("bytes", len), log_uint("dirty_pages", s->status.dirty_pages));
     return link_send_word(s->link, FRAME_SUSPENDED, len, err);
+}
+
+/* Brings what is left to a few pages right before the machine stands still. */
+static int last_round(struct source *s, struct error *err)
+{
+    if (s->machine->prepare && s->machine->prepare(s->machine->opaque, err) < 0)
+        return error_wrap(err, "prepare to suspend the machine");
+    if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY || !s->machine->prepare)
+        return 0;
+    return look_at_all(s, err) < 0 ? -1 : drain_pending(s, err);
+}
+
+static int over_limit(struct source *s, struct error *err)
+{
+    return error_set(err, ETIMEDOUT,
+                     "%s: the machine would stand still for longer than the limit; it runs on here",
+                     link_peer(s->link));
 }
 
 static int stage_suspend(struct source *s, struct error *err)
 {
-    uint64_t deadline = 0;
+    uint64_t deadline = 0, at;
 
+    if (last_round(s, err) < 0)
+        return -1;
     if (record_begin(&s->record, s->options->record, s->greeting.session, link_peer(s->link), err) <
         0)
         return -1;
@@ -310,13 +380,14 @@ static int stage_suspend(struct source *s, struct error *err)
         lock_scope(&s->lock);
         s->suspended =
             true; /* before READY can come in, and before a failure that needs resume() */
-        s->suspend_ns = link_now_ns();
+        s->suspend_ns = at = link_now_ns();
     }
     if (s->machine->suspend(s->machine->opaque, err) < 0) {
         lock_scope(&s->lock);
         s->suspended = false; /* it runs on: nothing to undo */
         return error_wrap(err, "suspend the machine");
     }
+    uint64_t suspend_us = lap(&at);
     if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY) {
         if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
             return error_wrap(err, "flush the machine's memory");
@@ -325,18 +396,25 @@ static int stage_suspend(struct source *s, struct error *err)
     } else if (look_at_all(s, err) < 0) {
         return -1;
     }
+    uint64_t look_us = lap(&at);
     if (send_state(s, err) < 0)
         return -1;
+    lap(&at);
     if (s->options->downtime_limit_ns)
         deadline = s->suspend_ns + s->options->downtime_limit_ns;
     if (source_wait(s, &s->ready, deadline, "READY", err) < 0) {
         if (err && err->code == ETIMEDOUT && deadline)
-            return error_set(err, ETIMEDOUT,
-                             "%s: the machine would stand still for longer than the limit; it runs "
-                             "on here",
-                             link_peer(s->link));
+            return over_limit(s, err);
         return -1;
     }
+    uint64_t ready_us = lap(&at);
+    if (end_keeping(s, err) < 0)
+        return -1;
+    if (deadline && link_now_ns() > deadline)
+        return over_limit(s, err);
+    log_debug(context_log(s->ctx), "Target is ready", log_uint("suspend_us", suspend_us),
+              log_uint("look_us", look_us), log_uint("ready_us", ready_us),
+              log_uint("keep_us", lap(&at)));
     return context_check(s->ctx, err);
 }
 
@@ -344,6 +422,7 @@ static void undo_suspend(struct source *s)
 {
     struct error err = ERROR_INIT;
 
+    (void)end_keeping(s, NULL);
     record_drop(&s->record);
     if (!s->suspended)
         return;
@@ -359,9 +438,12 @@ static void undo_suspend(struct source *s)
 /* Gets the target from READY to RUNNING, over as many links as it takes. */
 static int stage_commit(struct source *s, struct error *err)
 {
+    uint64_t at = link_now_ns();
+
     /* A failure after this line is the target's machine as far as we know. THE COMMIT. */
     if (record_mark(&s->record, MIGRATE_RECORD_COMMITTED, err) < 0)
         return -1;
+    uint64_t commit_us = lap(&at);
     {
         lock_scope(&s->lock);
         s->committed = true;
@@ -377,6 +459,9 @@ static int stage_commit(struct source *s, struct error *err)
     copy_set_link(s->copy, s->link);
     s->result.suspended_ns = link_now_ns() - s->suspend_ns;
     s->status.suspended_ns = s->result.suspended_ns;
+    log_debug(context_log(s->ctx), "Target runs", log_uint("commit_us", commit_us),
+              log_uint("running_us", lap(&at)),
+              log_uint("suspended_us", s->result.suspended_ns / 1000));
     return 0;
 }
 

@@ -27,6 +27,11 @@ struct source {
     uint64_t counted_in, counted_out; /* bytes of links that are gone */
     bool suspended, committed;
 
+    pthread_t keeper; /* runs the machine's keep() */
+    bool has_keeper;
+    int keep_rc; /* of the keeper, once joined */
+    struct error keep_error;
+
     struct link *link; /* replaced by this thread only, while no reader runs */
     bool has_reader;
     pthread_t reader;

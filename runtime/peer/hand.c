@@ -12,9 +12,39 @@ struct hand {
     struct peer *p;
     struct listener *listener;
     const struct context *stop;
+    uint8_t *state; /* owned: what save() gave, for keep() */
+    size_t state_len;
 };
 
+/* What is flushed in so short a time leaves little behind it. */
+#define PREPARE_NS UINT64_C(20000000)
+#define PREPARE_ROUNDS 4
+#define STATE_PLACE (UINT64_C(1) << 20) /* about what a state needs */
+
 /* ---- The machine, as migrate_send() handles it -------------------------------------------- */
+
+/* While a machine is handed on, a flush of its memory ends in the stack: a look at what changed
+ * need not wait for a disk. Whether it is on disk counts once, before the commit: keep(). */
+static int set_lazy(struct peer *p, bool lazy, struct error *err)
+{
+    for (size_t i = 0; !p->o->mock && i < p->plan->count; i++) {
+        const struct plan_device *d = &p->plan->items[i];
+        if (d->role == BLUEPRINT_MEMORY && assembly_block(p->a, d->d.name) &&
+            assembly_set_lazy(p->a, d->d.name, lazy, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int flush_memory(struct peer *p, struct error *err)
+{
+    for (size_t i = 0; i < p->plan->count; i++) {
+        struct block *b = assembly_block(p->a, p->plan->items[i].d.name);
+        if (b && p->plan->items[i].role == BLUEPRINT_MEMORY && block_flush(b, err) < 0)
+            return error_wrap(err, "device %s", p->plan->items[i].d.name);
+    }
+    return 0;
+}
 
 static int flush(void *opaque, struct error *err)
 {
@@ -22,6 +52,31 @@ static int flush(void *opaque, struct error *err)
 
     atomic_fetch_add(&h->p->counters.flushes, 1);
     return h->p->o->mock ? assembly_flush(h->p->a, err) : vmm_flush(assembly_vmm(h->p->a), err);
+}
+
+/* The memory and the disks as they are now, on disk. Only what is written from here on is left for
+ * the time in which the machine stands still; its state's place is taken as well. */
+static int prepare(void *opaque, struct error *err)
+{
+    struct peer *p = ((struct hand *)opaque)->p;
+
+    if (p->o->mock)
+        return 0;
+    cleanup_free uint8_t *zeros = calloc(1, STATE_PLACE);
+    if (!zeros)
+        return error_oom(err);
+    const struct block *state = assembly_block(p->a, "state");
+    uint64_t place = block_size(state) < STATE_PLACE ? block_size(state) : STATE_PLACE;
+    if (peer_write_config(p, err) < 0 || peer_write_state(p, zeros, place, err) < 0)
+        return -1;
+    for (int i = 0; i < PREPARE_ROUNDS; i++) {
+        uint64_t start = peer_now_ns();
+        if (assembly_flush(p->a, err) < 0 || flush_memory(p, err) < 0)
+            return -1;
+        if (peer_now_ns() - start < PREPARE_NS)
+            break;
+    }
+    return 0;
 }
 
 static int suspend(void *opaque, struct error *err)
@@ -35,32 +90,57 @@ static int suspend(void *opaque, struct error *err)
     return vmm_pause(assembly_vmm(p->a), err);
 }
 
-/* Kept here too: should nobody ever confirm, this is what a person takes back. */
+static int save_mock(struct peer *p, uint8_t **ret_state, size_t *ret_len, struct error *err)
+{
+    struct block *b = assembly_block(p->a, "state");
+    size_t len = b && block_size(b) <= WIRE_STATE_MAX ? (size_t)block_size(b) : 0;
+    uint8_t *buf = malloc(len + 1);
+
+    if (!buf)
+        return error_oom(err);
+    if (b && block_read(b, buf, len, 0, err) < 0) {
+        free(buf);
+        return -1;
+    }
+    while (len > 1 && buf[len - 1] == 0)
+        len--;
+    *ret_state = buf;
+    *ret_len = len;
+    return 0;
+}
+
 static int save(void *opaque, uint8_t **ret_state, size_t *ret_len, struct error *err)
 {
-    struct peer *p = ((struct hand *)opaque)->p;
+    struct hand *h = opaque;
     void *state = NULL;
 
-    if (p->o->mock) {
-        struct block *b = assembly_block(p->a, "state");
-        size_t len = b && block_size(b) <= WIRE_STATE_MAX ? (size_t)block_size(b) : 0;
-        uint8_t *buf = malloc(len + 1);
-        if (!buf)
-            return error_oom(err);
-        if (b && block_read(b, buf, len, 0, err) < 0) {
-            free(buf);
-            return -1;
-        }
-        while (len > 1 && buf[len - 1] == 0)
-            len--;
-        *ret_state = buf;
-        *ret_len = len;
-        return 0;
-    }
-    if (peer_keep(p, &state, ret_len, err) < 0)
+    if (h->p->o->mock)
+        return save_mock(h->p, ret_state, ret_len, err);
+    if (assembly_save(h->p->a, &state, ret_len, err) < 0)
         return -1;
+    free(h->state);
+    h->state = malloc(*ret_len + 1);
+    if (!h->state) {
+        free(state);
+        return error_oom(err);
+    }
+    memcpy(h->state, state, *ret_len);
+    h->state_len = *ret_len;
     *ret_state = state;
     return 0;
+}
+
+/* Kept here too: should nobody ever confirm, this is what a person takes back. The mark need not
+ * say so: a record that was committed does (peer.c, check_record()). */
+static int keep(void *opaque, struct error *err)
+{
+    struct hand *h = opaque;
+
+    if (h->p->o->mock)
+        return 0;
+    if (peer_write_state(h->p, h->state, h->state_len, err) < 0)
+        return -1;
+    return flush_memory(h->p, err);
 }
 
 static int resume(void *opaque, struct error *err)
@@ -161,10 +241,15 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
     struct peer *p = h->p;
     struct migrate_device devices[DEVICES_MAX];
     struct migrate_watch watch = {.status = peer_watch_status, .opaque = p};
-    struct migrate_machine machine = {
-        .flush = flush, .suspend = suspend, .save = save, .resume = resume, .opaque = h};
+    struct migrate_machine machine = {.flush = flush,
+                                      .prepare = prepare,
+                                      .suspend = suspend,
+                                      .save = save,
+                                      .keep = keep,
+                                      .resume = resume,
+                                      .opaque = h};
     cleanup_free char *text = p->o->mock ? strdup("{}") : peer_describe(p, err);
-    if (!text) {
+    if (!text || set_lazy(p, true, err) < 0) {
         stream_close(stream);
         return -1;
     }
@@ -184,6 +269,9 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
     atomic_store(&p->counters.sending, true);
     int rc = migrate_send(stream, devices, n, &machine, &options, h->stop, result, err);
     atomic_store(&p->counters.sending, false);
+    (void)set_lazy(p, false, NULL);
+    free(h->state);
+    h->state = NULL;
     return rc;
 }
 

@@ -44,7 +44,7 @@ int mark_read(const char *path, enum mark *ret_mark, struct error *err)
     return error_set(err, EBADMSG, "%s: status: \"%.40s\" is not known", path, status);
 }
 
-int mark_write(const char *path, enum mark mark, struct error *err)
+int mark_write(const char *path, enum mark mark, bool durable, struct error *err)
 {
     char text[128];
     cleanup_output struct output *out = output_begin(path, OUTPUT_FILE, 0600, err);
@@ -54,5 +54,5 @@ int mark_write(const char *path, enum mark mark, struct error *err)
                    words[mark]);
     if (!out || io_write(output_fd(out), text, strlen(text), path, err) < 0)
         return -1;
-    return output_commit(&out, true, err);
+    return output_commit(&out, durable, err);
 }

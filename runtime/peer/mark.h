@@ -11,6 +11,8 @@
 #ifndef RUNTIME_PEER_MARK_H
 #define RUNTIME_PEER_MARK_H
 
+#include <stdbool.h>
+
 #include "runtime/base/error.h"
 
 enum mark {
@@ -23,7 +25,8 @@ enum mark {
 /* An absent file is MARK_NONE; one that cannot be understood is an error. Returns 0. */
 int mark_read(const char *path, enum mark *ret_mark, struct error *err);
 
-/* Durable when this returns 0. */
-int mark_write(const char *path, enum mark mark, struct error *err);
+/* Whole when this returns 0, for whoever looks after our end; `durable`: also for who looks after
+ * the host's. */
+int mark_write(const char *path, enum mark mark, bool durable, struct error *err);
 
 #endif

@@ -56,10 +56,14 @@ static int check_record(struct peer *p, struct error *err)
     enum migrate_record_state state;
     char where[WIRE_REASON_MAX + 1] = "";
 
-    if (p->o->take_back)
-        return migrate_take_back(p->plan->record, err);
     if (migrate_record_read(p->plan->record, &state, where, err) < 0)
         return -1;
+    if (p->o->take_back) {
+        /* All of it was on disk before the record said "committed"; the mark was left for now. */
+        if (state != MIGRATE_RECORD_NONE && mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
+            return -1;
+        return migrate_take_back(p->plan->record, err);
+    }
     if (state == MIGRATE_RECORD_NONE)
         return 0;
     return error_set(err, ESTALE,
@@ -328,8 +332,9 @@ int peer_greet_guest(struct peer *p, bool stoppable, struct error *err)
 /* The mark, then the machine. */
 int peer_run_now(struct peer *p, struct error *err)
 {
-    if (mark_write(p->plan->mark, MARK_RUNNING, err) < 0)
+    if (p->mark != MARK_RUNNING && mark_write(p->plan->mark, MARK_RUNNING, true, err) < 0)
         return -1;
+    p->mark = MARK_RUNNING;
     if ((p->boots ? assembly_boot(p->a, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
         return -1;
     p->running = true;
@@ -411,7 +416,7 @@ char *peer_describe(struct peer *p, struct error *err)
 }
 
 /* A machine that was booted or taken in gets a config once there is something to go on from. */
-static int write_config(struct peer *p, struct error *err)
+int peer_write_config(struct peer *p, struct error *err)
 {
     if (!p->plan->write_config)
         return 0;
@@ -437,18 +442,16 @@ int peer_write_state(struct peer *p, const void *state, size_t len, struct error
     return 0;
 }
 
-int peer_keep(struct peer *p, void **ret_state, size_t *ret_len, struct error *err)
+/* Saves the paused machine into its state device, flushes and marks it as standing. */
+static int keep(struct peer *p, struct error *err)
 {
     cleanup_free void *state = NULL;
     size_t len;
 
     if (assembly_save(p->a, &state, &len, err) < 0 || peer_write_state(p, state, len, err) < 0 ||
-        write_config(p, err) < 0 || mark_write(p->plan->mark, MARK_STANDING, err) < 0)
+        peer_write_config(p, err) < 0 || mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
         return -1;
-    if (ret_state) {
-        *ret_state = steal_ptr(&state);
-        *ret_len = len;
-    }
+    p->mark = MARK_STANDING;
     return 0;
 }
 
@@ -462,7 +465,7 @@ int peer_suspend(struct peer *p, struct error *err)
     if (!p->running)
         return 0;
     int rc = assembly_before_suspend(p->a, p->o->vm->resume_timeout, false, &agent);
-    if (vmm_pause(assembly_vmm(p->a), err) < 0 || peer_keep(p, NULL, NULL, err) < 0)
+    if (vmm_pause(assembly_vmm(p->a), err) < 0 || keep(p, err) < 0)
         return error_wrap(err, "suspend");
     p->running = false;
     atomic_store(&p->counters.running, false);
@@ -491,7 +494,7 @@ static int ended(struct peer *p, struct error *err)
     if (!end.clean)
         return assembly_ended(p->a, err);
     log_info(context_log(p->ctx), "Guest powered off");
-    return mark_write(p->plan->mark, MARK_ENDED, err);
+    return mark_write(p->plan->mark, MARK_ENDED, true, err);
 }
 
 static void wait_cancelled(const struct context *ctx)

@@ -67,7 +67,8 @@ struct peer {
     struct vmm_machine machine; /* what runs; points into plan, setup and disks */
     bool boots;                 /* there is no state: the machine boots */
     bool running;
-    bool gone; /* it was handed on, or never came */
+    enum mark mark; /* what the mark says, once this process wrote it */
+    bool gone;      /* it was handed on, or never came */
     uint64_t start_ns;
     struct peer_counters counters;
 };
@@ -109,15 +110,15 @@ size_t peer_metrics(struct peer *p, char *buf, size_t size);
  * The caller frees it. */
 char *peer_describe(struct peer *p, struct error *err);
 
-/* Saves the paused machine into its state device, flushes and marks it as standing. *ret_state (may
- * be NULL): the state, the caller's. */
-int peer_keep(struct peer *p, void **ret_state, size_t *ret_len, struct error *err);
-
 /* Chooses the hypervisor and describes the machine, of the plan's config or for a boot; makes the
  * assembly; writes the state device. Return 0. */
 int peer_choose(struct peer *p, struct error *err);
 int peer_new_assembly(struct peer *p, struct error *err);
 int peer_write_state(struct peer *p, const void *state, size_t len, struct error *err);
+
+/* Writes the config of a machine that had none, booted or taken in: what it is does not change any
+ * more. Returns 0. */
+int peer_write_config(struct peer *p, struct error *err);
 
 /* Marks the machine as running and runs it; then, waits for its guest to have taken notice. */
 int peer_run_now(struct peer *p, struct error *err);

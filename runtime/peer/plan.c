@@ -513,4 +513,5 @@ void plan_discard(const struct plan *plan)
         if (p->made)
             (void)drop(p->d.base, NULL);
     }
+    (void)drop(plan->mark, NULL);
 }

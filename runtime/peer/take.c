@@ -24,8 +24,10 @@ struct take {
     struct cancel cancel;
     atomic_bool ran;
     int leave; /* eventfd: ends the bridge */
-    pthread_t bridge, greeter;
-    bool has_greeter;
+    pthread_t bridge, greeter, starter, marker;
+    bool has_greeter, has_starter, has_marker;
+    int mark_rc;
+    struct error mark_error;
     struct error greet_error;
     int greet_rc;
 };
@@ -153,6 +155,22 @@ static int read_machine(struct peer *p, const char *text, size_t len, struct err
     return package_check_host(pkg, wish, err);
 }
 
+/* The hypervisor is ready long before the state comes. */
+static void *start_early(void *opaque)
+{
+    struct take *t = opaque;
+
+    (void)vmm_ready(assembly_vmm(t->p->a), NULL); /* load() finds out what is wrong */
+    return NULL;
+}
+
+static void join_starter(struct take *t)
+{
+    if (t->has_starter)
+        (void)pthread_join(t->starter, NULL);
+    t->has_starter = false;
+}
+
 static int offer(void *opaque, const struct wire_device *offered, size_t n, const char *machine,
                  size_t machine_len, const struct pull_options *pull, struct pull **pulls,
                  uint8_t *shares_base, struct error *err)
@@ -174,18 +192,55 @@ static int offer(void *opaque, const struct wire_device *offered, size_t n, cons
     for (size_t i = 0; i < n; i++)
         if (make_room(t, &offered[i], &pull[i], &pulls[i], err) < 0)
             return -1;
-    return p->o->mock ? 0 : assembly_start(p->a, &p->machine, err);
+    if (p->o->mock)
+        return 0;
+    if (assembly_start(p->a, &p->machine, err) < 0)
+        return -1;
+    t->has_starter = pthread_create(&t->starter, NULL, start_early, t) == 0;
+    return 0;
 }
 
 /* ---- Running ------------------------------------------------------------------------------ */
 
+/* Says that the machine runs here while it is still being loaded, so that running it needs no disk;
+ * a target that is killed in between has to be started over with --fresh. */
+static void *mark_running(void *opaque)
+{
+    struct take *t = opaque;
+
+    t->mark_rc = mark_write(t->p->plan->mark, MARK_RUNNING, false, &t->mark_error);
+    return NULL;
+}
+
+static int join_marker(struct take *t, struct error *err)
+{
+    if (!t->has_marker)
+        return 0;
+    (void)pthread_join(t->marker, NULL);
+    t->has_marker = false;
+    if (t->mark_rc < 0 && err)
+        *err = t->mark_error;
+    return t->mark_rc;
+}
+
 static int load(void *opaque, const uint8_t *state, size_t len, struct error *err)
 {
-    struct peer *p = ((struct take *)opaque)->p;
+    struct take *t = opaque;
+    struct peer *p = t->p;
+    uint64_t start = peer_now_ns();
 
     if (p->o->mock)
         return peer_write_state(p, state, len, err);
-    return assembly_put_state(p->a, state, len, err) < 0 ? -1 : assembly_load(p->a, err);
+    join_starter(t);
+    int rc = pthread_create(&t->marker, NULL, mark_running, t);
+    if (rc != 0)
+        return error_num(err, rc, "start a thread");
+    t->has_marker = true;
+    if (assembly_put_state(p->a, state, len, err) < 0 || assembly_load(p->a, err) < 0)
+        return -1;
+    log_debug(context_log(p->ctx), "Loaded the state",
+              log_uint("us", (peer_now_ns() - start) / 1000));
+    return 0;
 }
 
 static void *greet(void *opaque)
@@ -193,6 +248,11 @@ static void *greet(void *opaque)
     struct take *t = opaque;
     struct peer *p = t->p;
 
+    /* The mark was set in a hurry: now it outlasts the host, too. */
+    if (mark_write(p->plan->mark, MARK_RUNNING, true, &t->greet_error) < 0) {
+        t->greet_rc = -1;
+        return NULL;
+    }
     t->greet_rc = peer_greet_guest(p, true, &t->greet_error);
     if (t->greet_rc == 0) {
         atomic_fetch_add(&p->counters.resumes, 1);
@@ -211,8 +271,13 @@ static int run(void *opaque, struct error *err)
     atomic_store(&t->ran, true);
     if (t->p->o->mock)
         return 0;
+    uint64_t start = peer_now_ns();
+    if (join_marker(t, err) < 0)
+        return -1;
+    t->p->mark = MARK_RUNNING;
     if (peer_run_now(t->p, err) < 0)
         return -1;
+    log_debug(context_log(t->p->ctx), "Runs", log_uint("us", (peer_now_ns() - start) / 1000));
     /* The agent's answer may need pages that are still on their way. */
     t->has_greeter = pthread_create(&t->greeter, NULL, greet, t) == 0;
     return 0;
@@ -263,6 +328,8 @@ static int finish(struct take *t, int rc, const struct migrate_result *r, struct
 
     if (t->has_greeter)
         (void)pthread_join(t->greeter, NULL);
+    join_starter(t);
+    (void)join_marker(t, NULL);
     if (rc < 0) {
         atomic_fetch_add(&p->counters.migrations_failed, 1);
         if (p->gone && p->a) { /* nothing of it stays */

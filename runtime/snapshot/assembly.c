@@ -301,6 +301,11 @@ int assembly_flush(struct assembly *a, struct error *err)
     return 0;
 }
 
+int assembly_set_lazy(struct assembly *a, const char *name, bool lazy, struct error *err)
+{
+    return mount_set_lazy(a->mount, name, lazy, err);
+}
+
 int assembly_save(struct assembly *a, void **ret_state, size_t *ret_len, struct error *err)
 {
     cleanup_free char *path = NULL;

@@ -80,6 +80,10 @@ int assembly_after_resume(struct assembly *a, uint64_t timeout_ns, bool stoppabl
 /* The guest's memory and disks have reached their stacks, and those storage. Returns 0. */
 int assembly_flush(struct assembly *a, struct error *err);
 
+/* While lazy, flushes of the device (guest memory) end in its stack: block_flush() is the caller's.
+ * See mount_set_lazy(). Returns 0. */
+int assembly_set_lazy(struct assembly *a, const char *name, bool lazy, struct error *err);
+
 /* Saves the paused machine: state into the plain file, which is then read. The caller frees
  * *ret_state. The stacks are flushed. Returns 0. */
 int assembly_save(struct assembly *a, void **ret_state, size_t *ret_len, struct error *err);

@@ -273,7 +273,8 @@ int vmm_flush(struct vmm *vmm, struct error *err);
 /* Writes the state file (name in the VM directory; made, or overwritten from its start: a longer
  * old content may stay behind the new, which carries its own length) and flushes the memory. Only
  * while paused; the machine may be resumed afterwards. Not atomic: the caller keeps an old state
- * elsewhere if it needs one. Returns 0. */
+ * elsewhere if it needs one. The file is not synced: the machine stands still while this runs.
+ * Returns 0. */
 int vmm_save(struct vmm *vmm, const char *state, struct error *err);
 
 /* Ends the process at once (SIGKILL) and waits for it. Idempotent. Returns 0. */

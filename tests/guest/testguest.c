@@ -94,13 +94,13 @@ static void set_gate(int vector, uint64_t entry)
 }
 
 /* Timer by PIT and PIC: both VMMs have them, nothing has to be found first. */
-static void start_timer(void)
+static void start_timer(uint64_t hz)
 {
     const struct {
         uint16_t limit;
         uint64_t base;
     } __attribute__((packed)) pointer = {sizeof(idt) - 1, (uint64_t)idt};
-    const uint16_t divisor = 1193182 / TICK_HZ;
+    const uint16_t divisor = (uint16_t)(1193182 / hz);
 
     for (int i = 0; i < 48; i++)
         set_gate(i, i < 32 ? (uint64_t)fault_stubs + 16 * (unsigned)i
@@ -299,6 +299,7 @@ void guest_main(const uint8_t *boot, int kind)
     const char *line = command_line(boot, kind);
     const uint64_t pages = parameter(line, "pages", 256);
     const uint64_t beat = parameter(line, "beat", 100);
+    const uint64_t hz = parameter(line, "hz", TICK_HZ);
 
     /* A machine's memory is zero at first, a warm reset's is not. */
     *control = (struct testguest){.pages = pages ? pages : 1,
@@ -307,7 +308,7 @@ void guest_main(const uint8_t *boot, int kind)
     while (control->writes < control->pages)
         write_page();
     control->magic = TESTGUEST_MAGIC;
-    start_timer();
+    start_timer(hz >= 19 && hz <= 10000 ? hz : TICK_HZ);
     put_number("testguest ready pages=", control->pages, 10);
     put_number(" seed=", control->seed, 10);
     put_number(" rate=", control->rate, 10);

@@ -19,14 +19,21 @@
  * Command line (blank-separated, others are ignored):
  *     pages=N  size of the pattern, default 256. It must fit the machine's memory behind 4 MiB
  *     seed=N   default 1
- *     rate=N   pages written in a tick, default 0. A tick is 10 ms of the guest's time (PIT, 100
- * Hz); a rate the machine cannot hold makes it write all the time beat=N   ticks between two "tick"
- * lines, default 100; 0 = none Lines it prints on ttyS0 (newline is "\n"): testguest ready pages=P
- * seed=S rate=R boot=pvh|linux    once the pattern stands tick T writes=W T, W decimal verify ok
- * writes=W   or   verify BAD page=P word=I got=0x.. want=0x.. fault vector=V rip=0x.. address=0x..
- * and it stands still Lines it takes there: "verify", "rate N", "write N" (at once; answers "wrote
- * writes=W"), "status" (answers with a tick line), "off" (ends the machine; QEMU with -no-reboot),
- * others are answered with "what?".
+ *     hz=N     ticks in a second of the guest's time (PIT), 19 to 10000, default 100
+ *     rate=N   pages written in a tick, default 0; a rate the machine cannot hold makes it write
+ *              all the time
+ *     beat=N   ticks between two "tick" lines, default 100; 0 = none
+ *
+ * Lines it prints on ttyS0 (newline is "\n"):
+ *     testguest ready pages=P seed=S rate=R boot=pvh|linux    once the pattern stands
+ *     tick T writes=W                                         T, W decimal
+ *     verify ok writes=W
+ *     verify BAD page=P word=I got=0x.. want=0x..
+ *     fault vector=V rip=0x.. address=0x..                    and it stands still
+ *
+ * Lines it takes there: "verify", "rate N", "write N" (at once; answers "wrote writes=W"), "status"
+ * (answers with a tick line), "off" (ends the machine; QEMU with -no-reboot). Others are answered
+ * with "what?".
  */
 #ifndef TESTS_GUEST_TESTGUEST_H
 #define TESTS_GUEST_TESTGUEST_H

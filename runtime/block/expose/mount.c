@@ -330,6 +330,18 @@ int mount_flush(struct mount *m, const char *name, struct error *err)
     return rc;
 }
 
+int mount_set_lazy(struct mount *m, const char *name, bool lazy, struct error *err)
+{
+    size_t n = atomic_load(&m->n_files);
+
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(m->files[i].name, name) == 0) {
+            atomic_store(&m->files[i].lazy, lazy);
+            return 0;
+        }
+    return error_set(err, ENOENT, "mount %s: no file %s", m->path, name);
+}
+
 /* Closes /dev/fuse, which is what breaks the connection while a user still has files open. In its
  * place comes a pipe that nobody reads: poll(2) tells POLLERR of it, as of a broken connection, by
  * which libfuse knows that there is nothing to unmount. It would detach whatever stands at the path

@@ -100,6 +100,11 @@ int mount_start(struct mount *m, struct error *err);
  * reached the file's write, and its flush has returned. Not from within a file's operation. */
 int mount_flush(struct mount *m, const char *name, struct error *err);
 
+/* While lazy, an fsync(2) of the file by anybody brings what users wrote to the file's write, and
+ * leaves out its flush: for who flushes the stack himself when it is due. Only for files whose
+ * users expect nothing of fsync(2), such as guest memory. -1 with ENOENT: no such file. */
+int mount_set_lazy(struct mount *m, const char *name, bool lazy, struct error *err);
+
 /* Flushes all files, detaches the mount, breaks the connection, ends the threads. A request that
  * waits inside a file's operation is waited for (block_cancel() such a stack first). The mount is
  * gone even when an error (a flush that failed) is reported. A second call does nothing. */

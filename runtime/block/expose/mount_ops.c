@@ -231,7 +231,7 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
     (void)datasync;
     (void)fi;
-    if (f && f->ops->flush && f->ops->flush(f->self, &err) < 0)
+    if (f && f->ops->flush && !atomic_load(&f->lazy) && f->ops->flush(f->self, &err) < 0)
         reply_error(req, f, "flush", &err);
     else
         (void)fuse_reply_err(req, 0);

@@ -19,6 +19,7 @@ struct mount_file {
     void *self;
     uint64_t size;
     atomic_uint mode, uid, gid; /* as chmod(2) and chown(2) left them */
+    atomic_bool lazy;           /* see mount_set_lazy() */
     struct timespec mtime;
 };
 

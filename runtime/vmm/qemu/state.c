@@ -58,8 +58,6 @@ int qemu_state_write(int fd, const char *what, const char *qemu_version,
         io_pwrite(fd, text, text_len, sizeof(head), what, err) < 0 ||
         io_pwrite(fd, stream, stream_len, sizeof(head) + text_len, what, err) < 0)
         return -1;
-    if (fsync(fd) < 0)
-        return error_sys(err, "%s: fsync", what);
     return 0;
 }
 

@@ -28,7 +28,7 @@ UNIT_TEST(mark)
     ck_assert_int_eq(mark_read("mark", &got, &err), 0);
     ck_assert_int_eq(got, MARK_NONE);
     for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
-        ck_assert_msg(mark_write("mark", all[i], &err) == 0, "%s", err.text);
+        ck_assert_msg(mark_write("mark", all[i], i % 2, &err) == 0, "%s", err.text);
         ck_assert_int_eq(mark_read("mark", &got, &err), 0);
         ck_assert_int_eq(got, all[i]);
     }

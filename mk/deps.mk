@@ -37,7 +37,7 @@ pkgs-oci/ext4 := ext2fs com_err
 # blueprint: the vocabulary of a machine that has not been started
 # (blueprint/guest first: a file belongs to the first module that fits.)
 MODULES += blueprint/guest blueprint
-deps-blueprint/guest := runtime/wire
+deps-blueprint/guest := runtime/wire runtime/net
 deps-blueprint := runtime/base
 pkgs-blueprint := libarchive libzstd liblzma liblz4 zlib
 
@@ -49,14 +49,14 @@ deps-runtime/guestlink := runtime/wire
 deps-runtime/vmm := runtime/memory runtime/vsock runtime/guestlink
 pkgs-runtime/vmm := libcurl
 MODULES += runtime/snapshot runtime/migrate runtime/peer
-deps-runtime/snapshot := runtime/vmm blueprint
+deps-runtime/snapshot := runtime/vmm runtime/net blueprint
 deps-runtime/migrate := runtime/block runtime/wire runtime/transport
 pkgs-runtime/migrate := libzstd
 deps-runtime/peer := runtime/snapshot runtime/migrate
 
 # Programs: what a main may see. The first two lines are the defaults of their folders.
 deps-tools := oci/assemble oci/ext4 blueprint
-deps-runtime := runtime/peer runtime/net
+deps-runtime := runtime/peer
 deps-tools/blockstack := runtime/block
 deps-tools/vsockhost := runtime/vsock
 deps-tools/vmmctl := runtime/vmm

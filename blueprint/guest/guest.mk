@@ -6,7 +6,7 @@
 # units in `install`, for images of guests made elsewhere; guest-programs; guest-objects
 # (the same sources built with the host's flags, for the tests).
 #
-# They use runtime/wire, the light files of runtime/base and nothing else. Kernel headers are the
+# They use runtime/wire, the light files of runtime/base, announce.c of runtime/net and nothing else. Kernel headers are the
 # host's, looked for behind musl's own.
 
 #? GUEST_CC, GUEST_CFLAGS: compiler and flags of the programs that run inside the guest
@@ -18,7 +18,7 @@ guest-obj := $(OUTPUT_DIR)/obj/guest
 guest-programs := $(guest-dir)/drafter-agent $(guest-dir)/drafter-liveness
 guest-parts := $(filter-out $(guest-programs:=.c),$(wildcard $(guest-dir)/*.c))
 guest-base := $(patsubst %,runtime/base/%.c,command options context error io log parse progress spawn) \
-    $(wildcard runtime/wire/rpc_*.c)
+    $(wildcard runtime/wire/rpc_*.c) runtime/net/announce.c
 guest-objects := $(call objects,$(guest-parts))
 
 guest-cflags = -std=gnu17 -D_GNU_SOURCE -I. -DDRAFTER_VERSION='"$(VERSION)"' $(warnings) \
@@ -36,7 +36,7 @@ $(guest-obj)/%.o: %.c $(guest-flags)
 	$(call say,GUESTCC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(GUEST_CC) @$(guest-flags) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
-	@awk -v src='$<' -v allowed='$(guest-dir) runtime/wire runtime/base' -f mk/check-layers.awk \
+	@awk -v src='$<' -v allowed='$(guest-dir) runtime/wire runtime/base runtime/net' -f mk/check-layers.awk \
 	    $(@:.o=.d) || { rm -f $@; exit 1; }
 
 # The linker takes from the archive only what a program needs.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* resume.c - what a machine that comes back from a snapshot must mend: its clock and its randomness
+/* resume.c - what a machine that comes back from a snapshot must mend: clock, randomness,
+ * neighbours
  */
 #include "blueprint/guest/resume.h"
 
@@ -15,6 +16,7 @@
 #include <linux/rtc.h>
 
 #include "runtime/base/cleanup.h"
+#include "runtime/net/announce.h"
 
 #define SECOND INT64_C(1000000000)
 
@@ -144,8 +146,23 @@ static void reseed(const struct rpc_resume *told, bool dry, const struct log *lo
     explicit_bzero(&pool, sizeof(pool));
 }
 
+/* What is behind our links may know us elsewhere, or not at all. */
+static void announce(bool dry, const struct log *log)
+{
+    struct error err;
+    unsigned count = 0;
+
+    if (dry)
+        return;
+    if (net_announce(NULL, &count, &err) < 0)
+        log_warn(log, "Cannot announce the addresses, ignoring", log_str("error", err.text));
+    else
+        log_debug(log, "Announced the addresses", log_uint("count", count));
+}
+
 void resume_apply(const struct rpc_resume *told, bool dry, const struct log *log)
 {
+    announce(dry, log);
     set_clock(told, dry, log);
     reseed(told, dry, log);
 }

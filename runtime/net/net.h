@@ -126,13 +126,6 @@ size_t net_forwarder_count(const struct net_forwarder *fw);
 /* NULL is fine. Returns 0, or -1 when a sysctl could not be set back. */
 int net_forwarder_stop(struct net_forwarder *fw, struct error *err);
 
-/* Tells the neighbours on a link, by a gratuitous ARP (RFC 5227 section 3) or an unsolicited
- * neighbour advertisement (RFC 4861 section 7.2.6), that addr is at `mac` (NULL: the link's own).
- * For whoever brings an address to a link: a machine after a migration. netns_fd: where the link
- * is, -1 = the caller's. Returns 0. */
-int net_announce(int netns_fd, const char *link, const struct net_addr *addr, const uint8_t *mac,
-                 struct error *err);
-
 /* Runs fn in a thread of its own inside the network namespace netns_fd; the caller's thread stays
  * where it is. Returns what fn does. */
 int net_run_in(int netns_fd, int (*fn)(void *opaque, struct error *err), void *opaque,

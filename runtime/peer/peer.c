@@ -12,6 +12,8 @@
 
 #include "runtime/base/io.h"
 #include "runtime/base/output.h"
+#include "runtime/net/announce.h"
+#include "runtime/net/net.h"
 
 uint64_t peer_now_ns(void)
 {
@@ -318,10 +320,39 @@ static int read_state(struct peer *p, struct error *err)
     return assembly_put_state(p->a, state, size, err);
 }
 
+static int announce_tap(void *opaque, struct error *err)
+{
+    return net_announce(opaque, NULL, err);
+}
+
+/* The guest may know its gateway by a link address of another host. (What is behind the tap hears
+ * of the guest from its agent.) */
+static void announce_gateway(struct peer *p)
+{
+    const struct vmm_nic *nic = &p->machine.nic;
+    char *tap = (char *)(nic->tap ? nic->tap : "tap0");
+    struct error err = ERROR_INIT;
+    int rc;
+
+    if (nic->kind != VMM_NIC_TAP)
+        return;
+    if (p->setup.netns) {
+        cleanup_close int fd = open(p->setup.netns, O_RDONLY | O_CLOEXEC);
+        rc = fd < 0 ? error_sys(&err, "network namespace %s", p->setup.netns)
+                    : net_run_in(fd, announce_tap, tap, &err);
+    } else {
+        rc = announce_tap(tap, &err);
+    }
+    if (rc < 0)
+        log_warn(context_log(p->ctx), "Cannot announce the guest's gateway, ignoring",
+                 log_str("tap", tap), log_str("error", err.text));
+}
+
 int peer_greet_guest(struct peer *p, bool stoppable, struct error *err)
 {
     uint64_t timeout = p->o->vm->resume_timeout;
 
+    announce_gateway(p);
     if (p->boots && assembly_wait_liveness(p->a, timeout, stoppable, err) < 0)
         return error_wrap(err, "the guest gave no sign of life");
     if (assembly_after_resume(p->a, timeout, stoppable, err) < 0)

@@ -7,68 +7,66 @@
 #include <string.h>
 #include <unistd.h>
 
-static char *netns_path(const char *name, struct error *err)
+#include "runtime/net/net.h"
+#include "runtime/snapshot/user_net.h"
+
+/* The namespace as a path: *ret NULL = ours. Returns 0, or -1 when it is not there. */
+static int find_netns(const char *name, char **ret, struct error *err)
 {
     char *path = NULL;
 
-    if (asprintf(&path, strchr(name, '/') ? "%s" : "/var/run/netns/%s", name) < 0) {
-        (void)error_oom(err);
-        return NULL;
+    *ret = NULL;
+    if (!name || !*name)
+        return 0;
+    if (strchr(name, '/')) {
+        if (access(name, F_OK) < 0)
+            return error_sys(err, "--netns %s", name);
+    } else {
+        cleanup_close int fd = net_open_namespace(name, err);
+        if (fd < 0)
+            return error_wrap(err, "--netns (without one, use --net user)");
     }
-    return path;
-}
-
-static int join_forwards(const struct option_list *list, char **ret, struct error *err)
-{
-    char *text = NULL;
-
-    for (size_t i = 0; i < list->count; i++) {
-        char *longer = NULL;
-        int rc = asprintf(&longer, "%s%s%s", text ? text : "", text ? "," : "", list->items[i]);
-        free(text);
-        if (rc < 0)
-            return error_oom(err);
-        text = longer;
-    }
-    *ret = text;
+    if (asprintf(&path, strchr(name, '/') ? "%s" : NET_NAMESPACE_DIR "/%s", name) < 0)
+        return error_oom(err);
+    *ret = path;
     return 0;
 }
 
 static int choose_net(const struct vm_opts *o, struct vm_setup *s, const struct context *ctx,
                       struct error *err)
 {
-    bool qemu = s->choice.hypervisor == VMM_QEMU;
-    bool automatic = strcmp(o->net, "auto") == 0;
+    const bool qemu = s->choice.hypervisor == VMM_QEMU, forwards = o->forwards.count > 0;
+    const bool automatic = strcmp(o->net, "auto") == 0;
+    const bool user = strcmp(o->net, "user") == 0 || (automatic && forwards);
 
-    if (strcmp(o->net, "tap") == 0 || (automatic && !o->forwards.count)) {
-        cleanup_free char *path = o->netns && *o->netns ? netns_path(o->netns, err) : NULL;
-        if (o->netns && *o->netns && !path)
-            return -1;
-        bool there = path && access(path, F_OK) == 0;
-        if (!automatic && path && !there)
-            return error_sys(err,
-                             "--netns %s: %s: make namespaces with drafter-nat, or use --net user",
-                             o->netns, path);
-        if (!automatic || there) {
-            s->nic = VMM_NIC_TAP;
-            s->netns = steal_ptr(&path);
-            return 0;
-        }
-    }
-    if (strcmp(o->net, "none") == 0) {
-        if (o->forwards.count)
-            return error_set(err, ERROR_USAGE, "--forward: needs --net user");
-        s->nic = VMM_NIC_NONE;
-        return 0;
-    }
-    if (!qemu && !automatic)
+    if (forwards && !user)
         return error_set(err, ERROR_USAGE,
-                         "--net user: only QEMU has it: use --net tap with a namespace of "
-                         "drafter-nat, or --hypervisor qemu");
-    s->nic = qemu ? VMM_NIC_USER : VMM_NIC_NONE;
-    if (automatic)
-        log_info(context_log(ctx), "Chose network", log_str("net", qemu ? "user" : "none"));
-    return join_forwards(&o->forwards, &s->forwards, err);
+                         "--forward: needs --net user; drafter-forwarder forwards to a tap's "
+                         "namespace");
+    if (user && !qemu)
+        return error_set(err, ERROR_USAGE,
+                         "%s: Firecracker has no user-mode network: use --net tap with a namespace "
+                         "of drafter-nat (and drafter-forwarder), or --hypervisor qemu",
+                         forwards ? "--forward" : "--net user");
+    if (user) {
+        s->nic = VMM_NIC_USER;
+        return user_net_forwards(&o->forwards, &s->forwards, err);
+    }
+    if (strcmp(o->net, "tap") == 0) {
+        s->nic = VMM_NIC_TAP;
+        return find_netns(o->netns, &s->netns, err);
+    }
+    if (!automatic)
+        return 0; /* none */
+    /* Another's namespace is for root to enter. */
+    const bool tap =
+        o->netns && *o->netns && geteuid() == 0 && find_netns(o->netns, &s->netns, NULL) == 0;
+    s->nic = tap ? VMM_NIC_TAP : qemu ? VMM_NIC_USER : VMM_NIC_NONE;
+    log_info(context_log(ctx), "Chose network",
+             log_str("net", tap    ? "tap"
+                            : qemu ? "user"
+                                   : "none"));
+    return 0;
 }
 
 int vm_setup_choose(const struct vm_opts *o, enum vmm_hypervisor bound, enum vmm_accel accel,

@@ -51,18 +51,20 @@ struct vm_opts {
         OPTION(type, m.net, .name = "net", .kind = OPTION_CHOICE, .arg = "auto|none|user|tap",     \
                .def = "auto",                                                                      \
                .help = "The guest's network: a tap device, QEMU's user-mode network, or none; "    \
-                       "auto: a tap when the namespace of --netns is there, else what is left."),  \
-        OPTION(type, m.netns, .name = "netns", .kind = OPTION_STRING, .arg = "NAME",               \
-               .def = "ark0",                                                                      \
-               .help = "Network namespace of the tap: a name below /var/run/netns, or a path."),   \
+                       "auto: a tap when the namespace of --netns is there and we are root, else " \
+                       "what is left."),                                                           \
+        OPTION(                                                                                    \
+            type, m.netns, .name = "netns", .kind = OPTION_STRING, .arg = "NAME", .def = "ark0",   \
+            .help =                                                                                \
+                "Network namespace of the tap: a name below /run/netns, a path, or empty: ours."), \
         OPTION(type, m.tap, .name = "interface", .kind = OPTION_STRING, .arg = "TAP",              \
                .def = "tap0", .help = "The tap device in that namespace."),                        \
         OPTION(type, m.mac, .name = "mac", .kind = OPTION_STRING, .arg = "MAC",                    \
                .def = "02:0e:d9:fd:68:3d", .help = "MAC address of the guest's eth0."),            \
         OPTION(type, m.forwards, .name = "forward", .kind = OPTION_LIST,                           \
                .arg = "PROTO:[HOST]:PORT-:GUESTPORT",                                              \
-               .help = "With --net user: a port of this host that leads into the guest, as in "    \
-                       "tcp:127.0.0.1:3333-:6379; may be given many times."),                      \
+               .help = "With --net user: an IPv4 port of this host that leads into the guest, as " \
+                       "in tcp:127.0.0.1:3333-:6379; may be given many times."),                   \
         OPTION(type, m.numa_node, .name = "numa-node", .kind = OPTION_INT, .arg = "N",             \
                .def = "-1", .min = (uint64_t)-1, .max = 63,                                        \
                .help = "Run on this NUMA node; -1: anywhere."),                                    \

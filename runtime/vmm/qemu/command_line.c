@@ -156,9 +156,11 @@ static void add_disk(struct builder *b, const struct vmm_disk *d, unsigned slot)
 /* "tcp:127.0.0.1:3333-:6379,udp:..." to one hostfwd= each; the list's own commas separate. */
 static int add_user_net(struct builder *b, const char *forwards, struct error *err)
 {
-    /* The guest's address is fixed (blueprint/rootfs): this network is the one it expects. */
+    /* The guest's addresses are fixed (blueprint/rootfs): this network is the one it expects. */
     cleanup_free char *text =
-        strdup("user,id=net,net=172.16.0.0/24,host=172.16.0.1,dhcpstart=172.16.0.2");
+        strdup("user,id=net,net=172.16.0.0/24,host=172.16.0.1,dhcpstart=172.16.0.2,"
+               "ipv6-net=fdd7:af7e:4000:10::/64,ipv6-host=fdd7:af7e:4000:10::1,"
+               "ipv6-dns=fdd7:af7e:4000:10::3");
     cleanup_free char *copy = strdup(forwards ? forwards : "");
     char *save = NULL;
 

@@ -71,9 +71,9 @@ os-layers := $(os-base) $(os-out)/guest.tar $(if $(OS_OVERLAY),$(os-out)/overlay
 
 $(eval $(call inputs,$(os-out)/base.inputs,$(OS_PACKAGES) $(OS_SUITE) $(OS_MIRROR)))
 $(eval $(call inputs,$(os-out)/rootfs.inputs,$(OS_ROOTFS) $(OS_SIZE) $(OS_FREE) $(OS_OVERLAY) $(filter init=%,$(KERNEL_ARGS))))
-$(os-out)/base.tar: $(os-out)/base.inputs blueprint/rootfs/make-tar.sh
+$(os-out)/base.tar: $(os-out)/base.inputs blueprint/rootfs/make-tar.sh blueprint/rootfs/unpack-packages.sh
 	$(call say,PACKAGES,crun busybox-static $(OS_PACKAGES))
-	$(Q)OS_SUITE='$(OS_SUITE)' OS_MIRROR='$(OS_MIRROR)' blueprint/rootfs/make-tar.sh $@ crun busybox-static $(OS_PACKAGES)
+	$(Q)OS_SUITE='$(OS_SUITE)' OS_MIRROR='$(OS_MIRROR)' blueprint/rootfs/make-tar.sh $@ $(cache-out) crun busybox-static $(OS_PACKAGES)
 $(os-out)/guest.tar: $(if $(OS_ROOTFS),,$(os-base)) $(os-out)/rootfs.inputs blueprint/rootfs/make-overlay.sh \
     $(shell find blueprint/rootfs/overlay blueprint/guest/systemd ! -type d) \
     blueprint/guest/drafter-agent blueprint/guest/drafter-liveness $(own-guest)/drafter-start
@@ -99,6 +99,10 @@ oci-device := $(if $(OCI_IMAGE_URI),$(blueprint-out)/oci.ext4)
 # The digest of the image's manifest, as its layout tells it.
 oci-digest = jq -r --arg ref '$(word 2,$(subst :, ,$(oci-image)))' '[.manifests[] | \
     select($$ref == "" or .annotations."org.opencontainers.image.ref.name" == $$ref)][0].digest // empty' $(oci-layout)/index.json
+# Its parts do not wait for each other, unless the caller said how many jobs there shall be.
+ifeq ($(MAKELEVEL) $(MAKECMDGOALS),0 blueprint)
+MAKEFLAGS += -j$(shell nproc)
+endif
 #: blueprint - everything a machine starts from, in out/blueprint
 blueprint: $(blueprint-out)/blueprint.json
 boot-args := console=ttyS0 panic=1 reboot=t root=/dev/vda rootfstype=ext4 rw net.ifnames=0 tsc=unstable \

@@ -71,7 +71,7 @@ OS_OVERLAY ?=
 #? OS_SIZE, OS_FREE: size of the root file system ("1G"); auto = what it holds and OS_FREE
 OS_SIZE ?= auto
 OS_FREE ?= 16M
-#? OS_SUITE, OS_MIRROR: Debian release of our own system, and where apt gets it (default: as mmdebstrap does)
+#? OS_SUITE, OS_MIRROR: Debian release of our own system, and where apt gets it (default: the host's sources, or mmdebstrap's)
 OS_SUITE ?= bookworm
 OS_MIRROR ?=
 

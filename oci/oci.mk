@@ -77,7 +77,7 @@ clean/oci:
 	    rm -rf "$$p" "$${p%/*}/.$${p##*/}".*; done
 
 # The demo image: redis from Debian packages.
-$(oci-demo)/index.json: examples/run-an-image/make-redis-image.sh
+$(oci-demo)/index.json: examples/run-an-image/make-redis-image.sh blueprint/rootfs/unpack-packages.sh
 	$(call say,IMAGE,$(oci-demo))
 	$(Q)examples/run-an-image/make-redis-image.sh --architecture '$(OCI_IMAGE_ARCHITECTURE)' \
-	    --cache '$(OUTPUT_DIR)/cache' '$(oci-demo)'
+	    --cache '$(cache-out)' '$(oci-demo)'

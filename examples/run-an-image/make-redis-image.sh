@@ -4,7 +4,7 @@
 #
 #   make-redis-image.sh [--architecture ARCHITECTURE] [--cache FOLDER] [--packages LIST] LAYOUT
 #
-# mmdebstrap fetches and unpacks the packages (their scripts do not run, so no chroot is needed and the
+# The packages are unpacked by unpack-packages.sh (their scripts do not run, so no chroot is needed and the
 # result is the same for root and for others), umoci makes the image "latest" in the OCI layout
 # LAYOUT. Packages stay in FOLDER, so that the next image takes seconds. The same packages give the same
 # image: all files belong to root, and the newest file's time is the image's.
@@ -28,47 +28,23 @@ done
     echo "usage: make-redis-image.sh [--architecture A] [--cache FOLDER] [--packages LIST] LAYOUT" >&2
     exit 2
 }
-for c in mmdebstrap umoci; do
-    command -v $c >/dev/null || {
-        echo "make-redis-image: $c is not installed: run 'make depend'" >&2
-        exit 1
-    }
-done
+command -v umoci >/dev/null || {
+    echo "make-redis-image: umoci is not installed: run 'make depend'" >&2
+    exit 1
+}
 
 start=$(date +%s)
 mkdir -p "$(dirname "$layout")"
 work=$(mktemp -d "$(dirname "$layout")/.redis-image.XXXXXX")
 trap 'chmod -R u+rwx "$work" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-cache=${cache:-$work}/packages-$architecture
-mkdir -p "$cache"
-cache=$(cd "$cache" && pwd)
-
-# The host's own sources, when it is the same Debian, so that a mirror set there is used.
-sources=()
-if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
-    for f in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-        [ ! -s "$f" ] || sources+=("$f")
-    done
-fi
-mode=chrootless
-[ "$(id -u)" != 0 ] || mode=root
-merged='for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done'
-if ! mmdebstrap --variant=extract --mode=$mode --architectures="${architecture/arm64\/v8/arm64}" \
-    --include='?essential' --include="redis-server,ca-certificates${packages:+,$packages}" \
-    --skip=download/empty,essential/unlink,cleanup/apt \
-    --setup-hook="$merged; mkdir -p \"\$1/var/cache/apt/archives/partial\"" \
-    --setup-hook="sync-in '$cache' /var/cache/apt/archives" \
-    --extract-hook="sync-out /var/cache/apt/archives '$cache'" \
-    bookworm "$work/root" "${sources[@]}" >"$work/log" 2>&1; then
-    tail -n 20 "$work/log" >&2
-    echo "make-redis-image: mmdebstrap failed" >&2
-    exit 1
-fi
+here=$(cd "$(dirname "$0")" && pwd)
+"$here/../../blueprint/rootfs/unpack-packages.sh" "${cache:-$work/cache}" "$architecture" "$work/root" \
+    "redis-server,ca-certificates${packages:+,$packages}" --include='?essential'
 
 # What package scripts would have done, as far as it is needed, and what only lies in the way.
 cd "$work"
-rm -rf root/dev root/var/cache/apt root/var/lib/apt root/var/log root/usr/share/{doc,man,locale}
+rm -rf root/dev root/var/log root/usr/share/{doc,man,locale}
 mkdir -p root/{dev,proc,sys,data,var/cache/apt,var/lib/apt,var/log}
 cp root/usr/share/base-passwd/passwd.master root/etc/passwd
 cp root/usr/share/base-passwd/group.master root/etc/group

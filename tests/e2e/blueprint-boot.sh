@@ -11,17 +11,15 @@ plan 17
 
 out=$PWD/out
 bp=$out/blueprint
-# Products go here, but objects stay where they are: a test must not link the programs others use anew.
+# Products go here, but objects stay where they are: a test must not link the programs others use anew. Packages that an
+# earlier make fetched are verified again, not fetched again.
 build() {
-    make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" obj=out/obj/release guest-obj=out/obj/guest own-guest=out/obj/guest \
-        "$@"
+    make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" cache-out="$TEST_TOP/out/cache" obj=out/obj/release \
+        guest-obj=out/obj/guest own-guest=out/obj/guest "$@"
 }
 
-# Packages that an earlier make fetched are verified again, not fetched again.
-mkdir -p "$out/cache"
-cp -a "$TEST_TOP"/out/cache/linux-image-* "$out/cache/" 2>/dev/null
 # Laid over: a disk that fstab names, and what the agent shall do.
-mkdir -p overlay/etc
+mkdir -p "$out" overlay/etc
 echo 'LABEL=mydisk /mymount ext4 defaults 0 2' >overlay/etc/fstab
 printf '%s\n' '--before-suspend-cmd=date -s 2001-01-01 >/dev/null && echo the guest suspends >/dev/console' \
     '--after-resume-cmd=echo the guest resumes in $(date +%Y) >/dev/console' >overlay/etc/drafter-agent.args

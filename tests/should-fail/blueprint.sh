@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # blueprint.sh - what must not become a blueprint, and what is said about it
 . "$TEST_TOP/tests/lib/functions.sh"
-plan 33
+plan 35
 
 absent() { is "$1" "$(ls -A "$2" 2>/dev/null)" ""; }
 host=$(uname -m)
@@ -28,6 +28,13 @@ echo content >cache/linux-image-x_1.deb
 ok "a package that was fetched before is taken" "$TEST_TOP/blueprint/kernel/fetch-package.sh" cache linux-image-x
 echo changed >cache/linux-image-x_1.deb
 fails "but not when it was changed" 1 'does not verify' "$TEST_TOP/blueprint/kernel/fetch-package.sh" cache linux-image-x
+
+mkdir -p cache/packages-amd64
+echo content >cache/packages-amd64/redis_1.deb
+(cd cache/packages-amd64 && sha256sum redis_1.deb >SHA256SUMS && echo changed >redis_1.deb)
+fails "nor one among those of a root" 1 'does not verify: redis_1.deb changed' \
+    "$TEST_TOP/blueprint/rootfs/unpack-packages.sh" cache amd64 unpacked redis
+is "and there is no root" "$(ls -d unpacked* 2>/dev/null)" ""
 
 # -- roots --
 mkdir -p root/sbin root/etc

@@ -514,7 +514,7 @@ HAZARD(gnu_header_is_no_ustar, .tar = gnu_prefix, .want = "a=")
 UNIT_TEST(implied_folders_are_open_to_read)
 {
     struct stat st;
-    mode_t mask = umask(0177);
+    mode_t mask = umask(077);
 
     try("implied_folders_are_open_to_read",
         &(struct hazard){.layers = "f a/b/c=1", .want = "a/ a/b/ a/b/c=1"});

@@ -11,6 +11,7 @@ struct opts {
     const char *package, *blueprint, *devices, *overlay_dir, *raddr, *laddr, *metrics;
     const char *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
     uint64_t cpus, memory_mib, concurrency, rescue_timeout, bandwidth, downtime_limit, zstd_level;
+    uint64_t idle_timeout, retake_timeout;
     bool mock, verify, take_back, fresh, no_postcopy, early_postcopy, tls_anonymous;
 };
 
@@ -59,6 +60,12 @@ static const struct option options[] = {
            .help = "Who signs the other side's certificate, PEM."),
     OPTION(struct opts, tls_anonymous, .name = "tls-anonymous-clients", .kind = OPTION_FLAG,
            .help = "Listening: take clients without a certificate."),
+    OPTION(struct opts, idle_timeout, .name = "idle-timeout", .kind = OPTION_DURATION,
+           .arg = "TIME", .def = "30s", .min = 1,
+           .help = "A migration's other side that is silent for longer is taken for lost."),
+    OPTION(struct opts, retake_timeout, .name = "retake-timeout", .kind = OPTION_DURATION,
+           .arg = "TIME", .def = "1m", .min = 1,
+           .help = "How long a side that was lost is looked for once it may have the machine."),
     OPTION(struct opts, mock, .name = "mock", .kind = OPTION_FLAG,
            .help = "No machine: open, serve and keep its devices only."),
     OPTION(struct opts, metrics, .name = "metrics", .kind = OPTION_STRING, .arg = "ADDRESS",
@@ -142,6 +149,8 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         .zstd_level = (int)o->zstd_level,
         .bandwidth = o->bandwidth,
         .downtime_limit_ns = o->downtime_limit,
+        .idle_ns = o->idle_timeout,
+        .retake_ns = o->retake_timeout,
     };
 
     (void)argc, (void)argv;

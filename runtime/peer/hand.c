@@ -261,6 +261,8 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
         .zstd_level = p->o->zstd_level,
         .bandwidth = p->o->bandwidth,
         .downtime_limit_ns = p->o->downtime_limit_ns,
+        .idle_ns = p->o->idle_ns,
+        .retake_ns = p->o->retake_ns,
         .reconnect = reconnect,
         .opaque = h,
         .watch = &watch,

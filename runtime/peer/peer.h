@@ -46,6 +46,7 @@ struct peer_options {
     unsigned concurrency;
     int zstd_level;
     uint64_t bandwidth, downtime_limit_ns;
+    uint64_t idle_ns, retake_ns; /* 0 = the engine's defaults */
 };
 
 /* For metrics; read by another thread. */

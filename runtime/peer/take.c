@@ -307,6 +307,8 @@ static int receive(struct take *t, struct migrate_result *result, struct error *
         .offer = offer, .load = load, .run = run, .discard = discard, .opaque = t};
     struct migrate_receive_options options = {
         .postcopy_off = p->o->postcopy == MIGRATE_POSTCOPY_OFF,
+        .idle_ns = p->o->idle_ns,
+        .retake_ns = p->o->retake_ns,
         .reconnect = reconnect,
         .opaque = t,
         .watch = &watch,

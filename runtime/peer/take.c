@@ -350,6 +350,9 @@ static int finish(struct take *t, int rc, const struct migrate_result *r, struct
              log_uint("ms", r->total_ns / 1000000),
              log_uint("suspended_ms", r->suspended_ns / 1000000),
              log_uint("bytes_received", r->bytes_received), log_uint("wants", r->wants));
+    /* Should it crash here: its files say what it was. */
+    if (!p->o->mock && peer_write_config(p, err) < 0)
+        return -1;
     if (t->greet_rc < 0) {
         if (err)
             *err = t->greet_error;

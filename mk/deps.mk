@@ -58,6 +58,7 @@ deps-runtime/peer := runtime/snapshot runtime/migrate
 deps-tools := oci/assemble oci/ext4 blueprint
 deps-runtime := runtime/peer
 deps-tools/blockstack := runtime/block
+deps-tools/plot-migration := runtime/base
 deps-tools/vsockhost := runtime/vsock
 deps-tools/vmmctl := runtime/vmm
 deps-tools/guestctl := runtime/guestlink

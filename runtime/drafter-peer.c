@@ -9,9 +9,10 @@
 struct opts {
     struct vm_opts vm;
     const char *package, *blueprint, *devices, *overlay_dir, *raddr, *laddr, *metrics;
-    const char *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
+    const char *trace, *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
     uint64_t cpus, memory_mib, concurrency, rescue_timeout, bandwidth, downtime_limit, zstd_level;
     uint64_t idle_timeout, retake_timeout;
+    uint64_t status_fd;
     bool mock, verify, take_back, fresh, no_postcopy, early_postcopy, tls_anonymous;
 };
 
@@ -70,6 +71,11 @@ static const struct option options[] = {
            .help = "No machine: open, serve and keep its devices only."),
     OPTION(struct opts, metrics, .name = "metrics", .kind = OPTION_STRING, .arg = "ADDRESS",
            .help = "Serve GET /metrics there, as Prometheus text; empty: do not."),
+    OPTION(struct opts, status_fd, .name = "status-fd", .kind = OPTION_UINT, .arg = "FD",
+           .def = "0", .max = 65535,
+           .help = "Descriptor that gets events, one JSON object a line; 0: none."),
+    OPTION(struct opts, trace, .name = "trace", .kind = OPTION_STRING, .arg = "FILE",
+           .help = "Write which range moved when; tools/plot-migration draws it."),
     OPTION(struct opts, rescue_timeout, .name = "rescue-timeout", .kind = OPTION_DURATION,
            .arg = "TIME", .def = "1m", .help = "Accepted for upstream's sake; of no effect."),
     OPTION(struct opts, cpus, .name = "cpu-count", .kind = OPTION_UINT, .arg = "N", .def = "1",
@@ -151,6 +157,8 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         .downtime_limit_ns = o->downtime_limit,
         .idle_ns = o->idle_timeout,
         .retake_ns = o->retake_timeout,
+        .status_fd = o->status_fd ? (int)o->status_fd : -1,
+        .trace = o->trace,
     };
 
     (void)argc, (void)argv;

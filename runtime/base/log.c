@@ -151,6 +151,25 @@ void log_sink_text(void *opaque, enum log_level level, const char *message,
     flush(opaque, &l);
 }
 
+/* The fields, and the end of the object. */
+static void finish_json(int fd, struct line *l, const struct log_field *fields)
+{
+    for (; fields->kind != LOG_FIELD_END; fields++) {
+        /* A field that might not fit is left out whole, so that the line stays valid JSON. */
+        size_t before = l->len;
+        put(l, ",", 1);
+        put_json_string(l, fields->key);
+        put(l, ":", 1);
+        put_value(l, fields, 1);
+        if (l->len > sizeof(l->buf) - 20) {
+            l->len = before;
+            break;
+        }
+    }
+    l->buf[l->len++] = '}';
+    flush(&fd, l);
+}
+
 void log_sink_json(void *opaque, enum log_level level, const char *message,
                    const struct log_field *fields)
 {
@@ -162,20 +181,18 @@ void log_sink_json(void *opaque, enum log_level level, const char *message,
     puts_(&l, level_names[level]);
     puts_(&l, "\",\"message\":");
     put_json_string(&l, message);
-    for (; fields->kind != LOG_FIELD_END; fields++) {
-        /* A field that might not fit is left out whole, so that the line stays valid JSON. */
-        size_t before = l.len;
-        put(&l, ",", 1);
-        put_json_string(&l, fields->key);
-        put(&l, ":", 1);
-        put_value(&l, fields, 1);
-        if (l.len > sizeof(l.buf) - 20) {
-            l.len = before;
-            break;
-        }
-    }
-    l.buf[l.len++] = '}';
-    flush(opaque, &l);
+    finish_json(*(const int *)opaque, &l, fields);
+}
+
+void log_json_line(int fd, const char *event, const struct log_field *fields)
+{
+    struct line l = {.len = 0};
+
+    puts_(&l, "{\"time\":\"");
+    put_time(&l);
+    puts_(&l, "\",\"event\":");
+    put_json_string(&l, event);
+    finish_json(fd, &l, fields);
 }
 
 void log_event(const struct log *log, enum log_level level, const char *message,

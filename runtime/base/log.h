@@ -93,4 +93,8 @@ void log_sink_text(void *opaque, enum log_level level, const char *message,
 void log_sink_json(void *opaque, enum log_level level, const char *message,
                    const struct log_field *fields);
 
+/* Writes {"time":...,"event":EVENT,fields...} as one line with one write(2), for programs that
+ * follow what happens rather than read a log. What cannot be written is lost. */
+void log_json_line(int fd, const char *event, const struct log_field *fields);
+
 #endif

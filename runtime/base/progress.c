@@ -12,6 +12,7 @@
 #define REDRAW_NS UINT64_C(100000000)
 #define LOG_NS UINT64_C(5000000000)
 #define BAR_WIDTH 24
+#define RATE_AFTER_S 1.0
 
 static uint64_t now_ns(void)
 {
@@ -38,12 +39,32 @@ static void format_amount(char *buf, size_t size, uint64_t n, const char *unit)
         (void)snprintf(buf, size, "%llu %s", (unsigned long long)n, unit);
 }
 
+/* " 95.1 MiB/s, 12 s left", once the phase has gone on for long enough to say. */
+static void format_rate(char *buf, size_t size, const struct progress_line *line, uint64_t done,
+                        uint64_t total, const char *unit)
+{
+    double seconds = (double)(line->last_ns - line->phase_ns) / 1e9;
+    char amount[64];
+
+    buf[0] = '\0';
+    if (seconds < RATE_AFTER_S || done <= line->phase_done)
+        return;
+    double rate = (double)(done - line->phase_done) / seconds;
+    format_amount(amount, sizeof(amount), (uint64_t)rate, unit);
+    if (total > done)
+        (void)snprintf(buf, size, ", %s/s, %.0f s left", amount, (double)(total - done) / rate);
+    else
+        (void)snprintf(buf, size, ", %s/s", amount);
+}
+
 static void draw(struct progress_line *line, uint64_t done, uint64_t total, const char *unit)
 {
-    char text[256], amount[64], bar[BAR_WIDTH + 1];
+    char text[384], amount[160], bar[BAR_WIDTH + 1];
     int n;
 
     format_amount(amount, sizeof(amount), done, unit);
+    n = (int)strlen(amount);
+    format_rate(amount + n, sizeof(amount) - (size_t)n, line, done, total, unit);
     if (total) {
         unsigned percent = done >= total ? 100 : (unsigned)((__uint128_t)done * 100 / total);
         unsigned full = percent * BAR_WIDTH / 100;
@@ -70,6 +91,7 @@ void progress_line_report(void *opaque, const char *phase, uint64_t done, uint64
     if (strncmp(line->phase, phase, sizeof(line->phase) - 1) != 0) {
         (void)snprintf(line->phase, sizeof(line->phase), "%s", phase);
         line->phase_ns = line->last_ns = now;
+        line->phase_done = done;
         if (line->terminal)
             draw(line, done, total, unit);
         return;

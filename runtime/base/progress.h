@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* progress.h - a progress receiver for commands: a bar on a terminal, sparse plain lines elsewhere
  *
- * On a terminal one line is redrawn ten times a second at most and wiped at the end, so that what
- * stays on the screen is only results and events. Elsewhere an act that takes longer than five
- * seconds is logged every five ("working", with phase, done, total), and a short one not at all.
+ * On a terminal one line (phase, bar, amount; after a second, rate and time left) is redrawn ten
+ * times a second at most and wiped at the end, so that what stays on the screen is only results and
+ * events. Elsewhere an act that takes longer than five seconds is logged every five ("working",
+ * with phase, done, total), and a short one not at all.
  */
 #ifndef RUNTIME_BASE_PROGRESS_H
 #define RUNTIME_BASE_PROGRESS_H
@@ -22,6 +23,7 @@ struct progress_line {
     bool drawn;           /* a line stands on the terminal */
     uint64_t last_ns;     /* when it was drawn or logged last */
     uint64_t phase_ns;    /* when the phase began */
+    uint64_t phase_done;  /* what was done then, for the rate */
     char phase[32];
 };
 

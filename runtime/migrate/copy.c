@@ -71,6 +71,15 @@ static uint64_t run_length(const struct migrate_device *d, uint64_t first, uint6
     return (end > size ? size : end) - start;
 }
 
+static void trace(const struct copy *c, enum migrate_trace_kind kind, size_t d, uint64_t offset,
+                  uint64_t length)
+{
+    const struct migrate_watch *w = c->options.watch;
+
+    if (w && w->trace)
+        w->trace(w->opaque, kind, c->devices[d].name, offset, length);
+}
+
 /* Takes a run that starts at page `from`, set, and stays within its block and below `limit`.
  * Locked. */
 static void take_run(struct copy *c, size_t d, uint64_t from, uint64_t limit, struct run *ret)
@@ -154,9 +163,8 @@ static int send_run(struct copy *c, struct link *link, const struct run *r, stru
     }
     if (link_send(link, &f, payload, NULL) < 0)
         return 1;
-    const struct migrate_watch *w = c->options.watch;
-    if (w && w->trace)
-        w->trace(w->opaque, MIGRATE_TRACE_SENT, d->name, f.offset, length);
+    trace(c, f.encoding == ENCODING_ZERO ? MIGRATE_TRACE_IMPLIED : MIGRATE_TRACE_SENT, r->device,
+          f.offset, length);
     lock_scope(&c->lock);
     if (f.encoding == ENCODING_ZERO)
         c->counters.pages_zero += r->count;
@@ -311,6 +319,7 @@ static int announce(struct copy *c, size_t d, uint8_t encoding, uint64_t offset,
                           .extent = step};
         if (link_send(c->link, &f, NULL, err) < 0)
             return -1;
+        trace(c, MIGRATE_TRACE_IMPLIED, d, offset, step);
         uint64_t pages = (step + COPY_PAGE - 1) / COPY_PAGE;
         lock_scope(&c->lock);
         if (encoding == ENCODING_ZERO)
@@ -407,10 +416,7 @@ void copy_clear(struct copy *c)
 
 void copy_want(struct copy *c, size_t d, uint64_t offset, uint64_t length)
 {
-    const struct migrate_watch *w = c->options.watch;
-
-    if (w && w->trace)
-        w->trace(w->opaque, MIGRATE_TRACE_WANTED, c->devices[d].name, offset, length);
+    trace(c, MIGRATE_TRACE_WANTED, d, offset, length);
     lock_scope(&c->lock);
     /* More questions than places: the oldest are answered first, what is left comes in its turn. */
     if (c->n_wants == WANTS_MAX)

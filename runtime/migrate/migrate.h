@@ -62,6 +62,7 @@ enum migrate_trace_kind {
     MIGRATE_TRACE_RECEIVED, /* target: content came in */
     MIGRATE_TRACE_WANTED,   /* asked for ahead of its turn */
     MIGRATE_TRACE_DIRTIED,  /* changed after it had been sent */
+    MIGRATE_TRACE_IMPLIED,  /* zeros, or what a shared base holds: said or heard without content */
 };
 
 struct migrate_status {
@@ -144,8 +145,9 @@ enum migrate_postcopy {
 };
 
 struct migrate_send_options {
-    const char *machine; /* description for the target, JSON text (vmm_machine_format()) */
-    const char *record;  /* path of the commit record; NULL = none is kept (embedders' choice) */
+    const char *machine;    /* description for the target, JSON text (vmm_machine_format()) */
+    const uint8_t *session; /* WIRE_SESSION_SIZE random bytes; NULL = the engine's own choice */
+    const char *record;     /* path of the commit record; NULL = none is kept (embedders' choice) */
     enum migrate_postcopy postcopy;
     unsigned concurrency; /* threads that read, compress and send; 0 = one per processor */
     int zstd_level;       /* 0 = no compression */

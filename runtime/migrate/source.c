@@ -7,6 +7,7 @@
  * stages before it run, last first), or fails after it (then the link is taken up again).
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -508,6 +509,14 @@ const char *migrate_stage_name(enum migrate_stage stage)
     return stage_names[stage];
 }
 
+void migrate_phase(const struct migrate_status *status, char *buf, size_t size)
+{
+    if (status->stage == MIGRATE_SETTLE && status->round)
+        (void)snprintf(buf, size, "settle %u", status->round);
+    else
+        (void)snprintf(buf, size, "%s", migrate_stage_name(status->stage));
+}
+
 static void roll_back(struct source *s, size_t failed, const char *why)
 {
     if (s->link && !source_flag(s, &s->lost))
@@ -555,6 +564,17 @@ static void finish_result(struct source *s, struct migrate_result *ret)
         *ret = s->result;
 }
 
+static int choose_session(struct source *s, struct error *err)
+{
+    uint8_t *session = s->greeting.session;
+
+    if (s->options->session)
+        memcpy(session, s->options->session, WIRE_SESSION_SIZE);
+    else if (getrandom(session, WIRE_SESSION_SIZE, 0) != WIRE_SESSION_SIZE)
+        return error_sys(err, "migration: random bytes");
+    return 0;
+}
+
 int migrate_send(struct stream *stream, const struct migrate_device *devices, size_t n,
                  const struct migrate_machine *machine, const struct migrate_send_options *options,
                  const struct context *ctx, struct migrate_result *ret_result, struct error *err)
@@ -589,10 +609,8 @@ int migrate_send(struct stream *stream, const struct migrate_device *devices, si
     if (s.link) {
         if (n == 0 || n > WIRE_DEVICES_MAX)
             error_set(err, EINVAL, "migration: %zu devices (1 to %d)", n, WIRE_DEVICES_MAX);
-        else if (getrandom(s.greeting.session, sizeof(s.greeting.session), 0) !=
-                 sizeof(s.greeting.session))
-            error_sys(err, "migration: random bytes");
-        else if ((s.copy = copy_new(devices, n, &copy_options, err)))
+        else if (choose_session(&s, err) == 0 &&
+                 (s.copy = copy_new(devices, n, &copy_options, err)))
             rc = walk(&s, err);
     }
     source_drop_link(&s);

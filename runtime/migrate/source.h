@@ -68,4 +68,7 @@ int source_retake(struct source *s, struct error *err);
 /* Tells watchers how far it is; unforced ten times a second at most. */
 void source_report(struct source *s, bool force);
 
+/* The stage as a progress line shows it, with the round while there are rounds. */
+void migrate_phase(const struct migrate_status *status, char *buf, size_t size);
+
 #endif

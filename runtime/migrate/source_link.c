@@ -167,8 +167,9 @@ void source_report(struct source *s, bool force)
     s->status.bytes_settled = left < s->status.bytes_total ? s->status.bytes_total - left : 0;
     if (s->suspended && !s->result.suspended_ns)
         s->status.suspended_ns = now - s->suspend_ns;
-    context_progress(s->ctx, migrate_stage_name(s->status.stage), s->status.bytes_settled,
-                     s->status.bytes_total, "bytes");
+    char phase[32];
+    migrate_phase(&s->status, phase, sizeof(phase));
+    context_progress(s->ctx, phase, s->status.bytes_settled, s->status.bytes_total, "bytes");
     if (w && w->status)
         w->status(w->opaque, &s->status);
 }

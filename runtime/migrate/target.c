@@ -240,7 +240,11 @@ static int take_data(struct target *t, const struct frame *f, const uint8_t *pay
         return error_wrap(err, "device %s: store what arrived at %llu", d->as.name,
                           (unsigned long long)f->offset);
     if (w && w->trace)
-        w->trace(w->opaque, MIGRATE_TRACE_RECEIVED, d->as.name, f->offset, f->extent);
+        w->trace(w->opaque,
+                 f->encoding == ENCODING_ZERO || f->encoding == ENCODING_BASE
+                     ? MIGRATE_TRACE_IMPLIED
+                     : MIGRATE_TRACE_RECEIVED,
+                 d->as.name, f->offset, f->extent);
     return 0;
 }
 

@@ -167,7 +167,7 @@ static struct stream *reconnect(void *opaque, uint64_t timeout_ns, struct error 
 
 /* ---- Watching ----------------------------------------------------------------------------- */
 
-void peer_watch_status(void *opaque, const struct migrate_status *s)
+static void watch_status(void *opaque, const struct migrate_status *s)
 {
     struct peer *p = opaque;
 
@@ -177,8 +177,34 @@ void peer_watch_status(void *opaque, const struct migrate_status *s)
     atomic_store(&p->counters.bytes_wire, s->bytes_wire);
     atomic_store(&p->counters.dirty_pages, s->dirty_pages);
     atomic_store(&p->counters.round, s->round);
-    context_progress(p->ctx, migrate_stage_name(s->stage), s->bytes_settled, s->bytes_total,
-                     "bytes");
+    report_status(p->report, &p->move, s);
+}
+
+static void watch_trace(void *opaque, enum migrate_trace_kind kind, const char *device,
+                        uint64_t offset, uint64_t length)
+{
+    struct peer *p = opaque;
+
+    report_trace(p->report, kind, device, offset, length);
+}
+
+struct migrate_watch peer_watch(struct peer *p)
+{
+    return (struct migrate_watch){
+        .status = watch_status, .trace = p->o->trace ? watch_trace : NULL, .opaque = p};
+}
+
+void peer_count(struct peer *p, const struct migrate_result *r, const struct error *cause)
+{
+    atomic_fetch_add(&p->counters.sent, r->bytes_sent);
+    atomic_fetch_add(&p->counters.received, r->bytes_received);
+    if (r->outcome == MIGRATE_MOVED) {
+        atomic_store(&p->counters.last_suspended_ns, r->suspended_ns);
+        atomic_store(&p->counters.last_total_ns, r->total_ns);
+    } else {
+        atomic_fetch_add(&p->counters.migrations_failed, 1);
+    }
+    report_end(p->report, &p->move, r, cause);
 }
 
 /* ---- What goes ---------------------------------------------------------------------------- */
@@ -240,7 +266,7 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
 {
     struct peer *p = h->p;
     struct migrate_device devices[DEVICES_MAX];
-    struct migrate_watch watch = {.status = peer_watch_status, .opaque = p};
+    struct migrate_watch watch = peer_watch(p);
     struct migrate_machine machine = {.flush = flush,
                                       .prepare = prepare,
                                       .suspend = suspend,
@@ -248,8 +274,9 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
                                       .keep = keep,
                                       .resume = resume,
                                       .opaque = h};
-    cleanup_free char *text = p->o->mock ? strdup("{}") : peer_describe(p, err);
+    cleanup_free char *text = peer_describe(p, err);
     if (!text || set_lazy(p, true, err) < 0) {
+        atomic_fetch_add(&p->counters.migrations_failed, 1);
         stream_close(stream);
         return -1;
     }
@@ -268,12 +295,16 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
         .watch = &watch,
     };
     size_t n = list_devices(p, devices);
+    report_begin(p->report, &p->move, "source", stream_peer(stream));
+    for (size_t i = 0; i < n; i++)
+        report_device(p->report, devices[i].name, block_size(devices[i].block));
     atomic_store(&p->counters.sending, true);
     int rc = migrate_send(stream, devices, n, &machine, &options, h->stop, result, err);
     atomic_store(&p->counters.sending, false);
     (void)set_lazy(p, false, NULL);
     free(h->state);
     h->state = NULL;
+    peer_count(p, result, rc < 0 ? err : NULL);
     return rc;
 }
 
@@ -301,7 +332,6 @@ static int hand_on(struct hand *h, struct stream *stream, struct error *err)
                  log_uint("pages_base", r.pages_base));
         return 1;
     }
-    atomic_fetch_add(&p->counters.migrations_failed, 1);
     if (r.outcome == MIGRATE_IN_DOUBT) {
         p->running = false; /* kept as it was suspended: it must not be suspended anew */
         p->gone = true;
@@ -329,6 +359,7 @@ int peer_hand(struct peer *p, const struct context *stop, struct error *err)
     h.listener = listener;
     log_info(context_log(p->ctx), "Listening for connections",
              log_str("addr", listener_address(listener)));
+    report_event(p->report, "listening", log_fields(log_str("addr", listener_address(listener))));
     while (context_check(stop, NULL) == 0) {
         struct error why = ERROR_INIT;
         struct stream *stream = listener_accept(listener, 0, stop, &why);

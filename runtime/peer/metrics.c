@@ -118,6 +118,17 @@ size_t peer_metrics(struct peer *p, char *buf, size_t size)
            (double)atomic_load(&c->bytes_wire));
     metric(&t, "migration_dirty_pages", "gauge", "Pages the last look found changed.",
            (double)atomic_load(&c->dirty_pages));
+    metric(&t, "migration_round", "gauge", "Rounds of what was changed meanwhile.",
+           (double)atomic_load(&c->round));
+    metric(&t, "migration_suspended_seconds", "gauge",
+           "How long the machine stood still in the last migration that succeeded.",
+           (double)atomic_load(&c->last_suspended_ns) / 1e9);
+    metric(&t, "migration_seconds", "gauge", "How long that took in all.",
+           (double)atomic_load(&c->last_total_ns) / 1e9);
+    metric(&t, "migration_sent_bytes_total", "counter", "Bytes sent in migrations that ended.",
+           (double)atomic_load(&c->sent));
+    metric(&t, "migration_received_bytes_total", "counter",
+           "Bytes received in migrations that ended.", (double)atomic_load(&c->received));
     if (atomic_load(&c->ready))
         devices(&t, p);
     return t.len;

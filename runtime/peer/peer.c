@@ -383,6 +383,16 @@ static int start(struct peer *p, struct error *err)
     return peer_run_now(p, err);
 }
 
+void peer_say_up(struct peer *p, uint64_t ran_ns)
+{
+    uint64_t ms = (peer_now_ns() - p->start_ns) / 1000000;
+
+    log_info(context_log(p->ctx), p->boots ? "Booted VM" : "Resumed VM", log_uint("ms", ms),
+             log_uint("run_ms", ran_ns / 1000000), log_str("path", assembly_path(p->a)));
+    report_event(p->report, p->boots ? "booted" : "resumed",
+                 log_fields(log_uint("ms", ms), log_str("path", assembly_path(p->a))));
+}
+
 int peer_start(struct peer *p, struct error *err)
 {
     struct error later = ERROR_INIT;
@@ -402,9 +412,7 @@ int peer_start(struct peer *p, struct error *err)
     }
     atomic_fetch_add(&p->counters.resumes, 1);
     atomic_store(&p->counters.resume_ns, peer_now_ns() - p->start_ns);
-    log_info(context_log(p->ctx), p->boots ? "Booted VM" : "Resumed VM",
-             log_uint("ms", (peer_now_ns() - p->start_ns) / 1000000),
-             log_uint("run_ms", ran / 1000000), log_str("path", assembly_path(p->a)));
+    peer_say_up(p, ran);
     return 0;
 }
 
@@ -441,6 +449,15 @@ static struct package *describe(struct peer *p, struct error *err)
 
 char *peer_describe(struct peer *p, struct error *err)
 {
+    /* Without a machine: what its config says, as far as there is one. */
+    if (p->o->mock && (!p->plan->pkg || p->plan->pkg->foreign)) {
+        char *none = strdup("{}");
+        if (!none)
+            (void)error_oom(err);
+        return none;
+    }
+    if (p->o->mock)
+        return package_format(p->plan->pkg, err);
     cleanup_package struct package *pkg = describe(p, err);
 
     return pkg ? package_format(pkg, err) : NULL;
@@ -502,7 +519,9 @@ int peer_suspend(struct peer *p, struct error *err)
     atomic_store(&p->counters.running, false);
     atomic_fetch_add(&p->counters.suspends, 1);
     atomic_store(&p->counters.suspend_ns, peer_now_ns() - start_ns);
-    log_info(context_log(p->ctx), "Suspend", log_uint("ms", (peer_now_ns() - start_ns) / 1000000));
+    uint64_t ms = (peer_now_ns() - start_ns) / 1000000;
+    log_info(context_log(p->ctx), "Suspend", log_uint("ms", ms));
+    report_event(p->report, "suspended", log_fields(log_uint("ms", ms)));
     if (rc < 0)
         return error_set(err, agent.code,
                          "the machine was suspended and is kept, but its agent did not prepare "

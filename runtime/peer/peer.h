@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "runtime/migrate/migrate.h"
+#include "runtime/migrate/report.h"
 #include "runtime/peer/mark.h"
 #include "runtime/peer/plan.h"
 #include "runtime/snapshot/assembly.h"
@@ -47,6 +47,8 @@ struct peer_options {
     int zstd_level;
     uint64_t bandwidth, downtime_limit_ns;
     uint64_t idle_ns, retake_ns; /* 0 = the engine's defaults */
+    int status_fd;     /* where events go (report.h); -1 = nowhere */
+    const char *trace; /* file for a trace of what moves; NULL = none */
 };
 
 /* For metrics; read by another thread. */
@@ -56,6 +58,7 @@ struct peer_counters {
     atomic_uint_fast64_t resumes, suspends, resume_ns, suspend_ns, flushes;
     atomic_uint_fast64_t stage, bytes_total, bytes_settled, bytes_wire, dirty_pages, round;
     atomic_uint_fast64_t migrations_out, migrations_in, migrations_failed;
+    atomic_uint_fast64_t last_suspended_ns, last_total_ns, sent, received; /* of migrations */
 };
 
 struct peer {
@@ -72,6 +75,8 @@ struct peer {
     bool gone;      /* it was handed on, or never came */
     uint64_t start_ns;
     struct peer_counters counters;
+    struct report *report; /* NULL = nobody asked */
+    struct report_move move;
 };
 
 /* Takes the plan over, also on failure. The caller owns the result. NULL on failure. */
@@ -125,12 +130,16 @@ int peer_write_config(struct peer *p, struct error *err);
 int peer_run_now(struct peer *p, struct error *err);
 int peer_greet_guest(struct peer *p, bool stoppable, struct error *err);
 
+/* Around a migration: what watches it, and its figures when it has ended. */
+struct migrate_watch peer_watch(struct peer *p);
+void peer_count(struct peer *p, const struct migrate_result *r, const struct error *cause);
+
 /* Waits at o->laddr for whoever wants the machine, until it is handed on (p->gone) or stop is
  * cancelled. Returns 0; -1 when nobody can say where it is, or we cannot listen. */
-/* For migrate_watch; opaque: the peer. */
-void peer_watch_status(void *opaque, const struct migrate_status *s);
-
 int peer_hand(struct peer *p, const struct context *stop, struct error *err);
+
+/* Says that the machine is up, after it has run for a while already. */
+void peer_say_up(struct peer *p, uint64_t ran_ns);
 
 uint64_t peer_now_ns(void);
 

@@ -37,14 +37,21 @@ int peer_run(struct plan *plan, const struct peer_options *options, const char *
     if (!p)
         return -1;
     int rc = 0;
-    if (metrics && *metrics) {
+    if (options->status_fd >= 0 || options->trace) {
+        p->report = report_open(options->status_fd, options->trace, ctx, err);
+        rc = p->report ? 0 : -1;
+    }
+    if (rc == 0 && metrics && *metrics) {
         m = metrics_serve(metrics, p, ctx, err);
         rc = m ? 0 : -1;
     }
     if (rc == 0)
         rc = live(p, err);
     metrics_stop(m);
+    struct report *report = p->report;
     if (peer_free(p, rc < 0 ? NULL : err) < 0)
+        rc = -1;
+    if (report_close(report, rc < 0 ? NULL : err) < 0)
         rc = -1;
     if (rc == 0)
         log_info(context_log(ctx), "Exiting gracefully");

@@ -185,6 +185,7 @@ static int offer(void *opaque, const struct wire_device *offered, size_t n, cons
         if (!d && !(d = plan_add_incoming(p->plan, offered[i].name, err)))
             return -1;
         shares_base[i] = shares(d, &offered[i]);
+        report_device(p->report, offered[i].name, offered[i].size);
     }
     if ((!p->o->mock && peer_choose(p, err) < 0) || peer_new_assembly(p, err) < 0 ||
         make_state(p, err) < 0)
@@ -257,9 +258,7 @@ static void *greet(void *opaque)
     if (t->greet_rc == 0) {
         atomic_fetch_add(&p->counters.resumes, 1);
         atomic_store(&p->counters.resume_ns, peer_now_ns() - p->start_ns);
-        log_info(context_log(p->ctx), "Resumed VM",
-                 log_uint("ms", (peer_now_ns() - p->start_ns) / 1000000),
-                 log_str("path", assembly_path(p->a)));
+        peer_say_up(p, peer_now_ns() - p->start_ns);
     }
     return NULL;
 }
@@ -302,7 +301,7 @@ static struct stream *reconnect(void *opaque, struct error *err)
 static int receive(struct take *t, struct migrate_result *result, struct error *err)
 {
     struct peer *p = t->p;
-    struct migrate_watch watch = {.status = peer_watch_status, .opaque = p};
+    struct migrate_watch watch = peer_watch(p);
     struct migrate_host host = {
         .offer = offer, .load = load, .run = run, .discard = discard, .opaque = t};
     struct migrate_receive_options options = {
@@ -315,12 +314,16 @@ static int receive(struct take *t, struct migrate_result *result, struct error *
     };
     struct stream *stream = stream_connect(p->o->raddr, &p->o->transport, &t->ctx, err);
 
-    if (!stream)
+    if (!stream) {
+        atomic_fetch_add(&p->counters.migrations_failed, 1);
         return -1;
+    }
     log_info(context_log(p->ctx), "Migrating from", log_str("remote", stream_peer(stream)));
+    report_begin(p->report, &p->move, "target", stream_peer(stream));
     atomic_store(&p->counters.receiving, true);
     int rc = migrate_receive(stream, &host, &options, &t->ctx, result, err);
     atomic_store(&p->counters.receiving, false);
+    peer_count(p, result, rc < 0 ? err : NULL);
     return rc;
 }
 
@@ -333,7 +336,6 @@ static int finish(struct take *t, int rc, const struct migrate_result *r, struct
     join_starter(t);
     (void)join_marker(t, NULL);
     if (rc < 0) {
-        atomic_fetch_add(&p->counters.migrations_failed, 1);
         if (p->gone && p->a) { /* nothing of it stays */
             struct assembly *a = steal_ptr(&p->a);
             (void)assembly_close(a, NULL);

@@ -130,6 +130,12 @@ ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_
 {
     uint64_t deadline = 0;
 
+    if (s->n_unread && len) {
+        size_t n = s->n_unread < len ? s->n_unread : len;
+        memcpy(buf, s->unread + STREAM_UNREAD_MAX - s->n_unread, n);
+        s->n_unread -= n;
+        return (ssize_t)n;
+    }
     for (;;) {
         short want = POLLIN;
         if (atomic_load(&s->down))
@@ -149,6 +155,14 @@ ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_
                            err) < 0)
             return -1;
     }
+}
+
+void stream_unread(struct stream *s, const void *buf, size_t len)
+{
+    if (len > STREAM_UNREAD_MAX)
+        len = STREAM_UNREAD_MAX;
+    memcpy(s->unread + STREAM_UNREAD_MAX - len, buf, len);
+    s->n_unread = len;
 }
 
 int stream_read(struct stream *s, void *buf, size_t len, uint64_t idle_ns,

@@ -54,6 +54,8 @@ struct stream {
     atomic_bool down;
     atomic_uint_fast64_t n_read, n_written;
     struct tls *tls;
+    uint8_t unread[STREAM_UNREAD_MAX]; /* its last n_unread bytes are read first */
+    size_t n_unread;
     char peer[HOST_MAX + 64];
 };
 

@@ -71,6 +71,12 @@ int stream_read(struct stream *stream, void *buf, size_t len, uint64_t idle_ns,
 ssize_t stream_read_some(struct stream *stream, void *buf, size_t len, uint64_t idle_ns,
                          const struct context *ctx, struct error *err);
 
+/* Puts bytes that were read back in front of what is read next, so that who accepts a stream can
+ * look at its first words before it says whose it is. Once, before other threads read; at most
+ * STREAM_UNREAD_MAX bytes. */
+#define STREAM_UNREAD_MAX 64
+void stream_unread(struct stream *stream, const void *buf, size_t len);
+
 /* Writes all of the vector; its elements are changed on the way. One writer at a time: the caller's
  * lock. Returns 0. */
 int stream_write(struct stream *stream, struct iovec *iov, size_t n_iov, uint64_t idle_ns,

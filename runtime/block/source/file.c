@@ -181,9 +181,15 @@ static int own_extents(struct block *next, void *self, uint64_t offset, uint64_t
                        struct extents *ret, struct error *err)
 {
     struct file *f = self;
+    size_t first = ret->count ? ret->count - 1 : 0; /* the last one may have been merged with */
 
     (void)next;
-    return file_extents(f->fd, offset, len, what(f), ret, err);
+    if (file_extents(f->fd, offset, len, what(f), ret, err) < 0)
+        return -1;
+    /* Nobody writes a file that is only read: all of it is what it was. */
+    for (size_t i = first; f->readonly && i < ret->count; i++)
+        ret->items[i].flags |= EXTENT_BASE;
+    return 0;
 }
 
 #define FILE_OPS(name)                                                                             \

@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# registry.sh - drafter-registry and drafter-terminator: pulls, backups, clients that misbehave, events and traces
+. "$TEST_TOP/tests/lib/functions.sh"
+. "$TEST_TOP/tests/lib/machine.sh"
+. "$TEST_TOP/tests/lib/peer.sh"
+requires_command qemu-system-x86_64
+requires_command jq
+requires_command socat
+requires_file /dev/fuse
+[ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
+plan 40
+
+testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
+before=$(cat package/* | sha256sum)
+same_devices() { cmp "$1/memory.bin" "$2/memory.bin" && cmp "$1/state.bin" "$2/state.bin"; }
+config() { tr -d '\0' <"$1/config.json"; }
+rss() { awk '/^VmHWM/ {print $2}' "/proc/$1/status"; }
+
+# -- a registry --
+registry() { # NAME OPTION...
+    local name=$1
+    shift
+    : >"$name.log"
+    drafter-registry --package package --laddr "unix:$name.sock" "$@" 2>"$name.log" &
+    eval "$name=$!"
+    cleanup kill -9 $!
+    wait_line 60 "$name.log" 'Serving addr'
+}
+ok "a registry serves" registry r --status-fd 7 7>r.events
+ok "a terminator fetches the package" drafter-terminator --raddr unix:r.sock --output fetched
+ok "all of it" same_devices package fetched
+is "with its ports and machine" "$(config fetched | jq -c '[.agentVSockPort, .machine]')" "$(config package | jq -c '[.agentVSockPort, .machine]')"
+is "and digests of its own" "$(config fetched | jq -r '.devices[] | select(.name == "memory") | .sha256')" "$(sha256sum fetched/memory.bin | cut -d' ' -f1)"
+fails "it replaces nothing unasked" 1 'is there already' drafter-terminator --raddr unix:r.sock --output fetched
+ok "but asked" drafter-terminator --raddr unix:r.sock --output fetched --replace
+
+# Several at once, of both kinds; two of them on the package as their base.
+for i in 1 2 3; do
+    drafter-terminator --raddr unix:r.sock --output "many$i" 2>"many$i.log" &
+    eval "many$i=$!"
+done
+peer_from='--package pulled' peer_start p1 --raddr unix:r.sock
+peer_start p2 --raddr unix:r.sock
+peer_start p3 --raddr unix:r.sock
+rc=0
+for i in 1 2 3; do eval "wait \$many$i" && same_devices package "many$i" || rc=1; done
+is "three terminators at once fetch it whole" $rc 0
+for p in p1 p2 p3; do
+    wait_line 120 "$p.log" 'Completed all device migrations'
+    ok "$p runs what it pulled" guest_verify $p
+done
+is "what p2 has already did not travel" "$(grep -c 'Completed.*pages_base=[1-9]' r.log)" 2
+sum=$(grep -o 'bytes_sent=[0-9]* pages_base=[1-9]' r.log | sed 's/.*sent=//;s/ .*//' | sort -n | tail -n 1)
+is "at most a hundredth of it" "$((sum < $(stat -c %b package/memory.bin) * 512 / 100 + 300000))" 1
+for p in p1 p2 p3; do peer_stop $p; done
+is "each has written on its own" "$(cat package/* | sha256sum)" "$before"
+peer_from='--package pulled' peer_start p1
+ok "what was pulled is a machine that goes on" peer_up p1
+ok "as it was" guest_verify p1
+peer_stop p1
+
+# Clients that say nothing, nonsense, or leave in the middle; then one that behaves.
+exec 8<> <(:)
+socat -u OPEN:/dev/null,ignoreeof UNIX-CONNECT:r.sock &
+cleanup kill -9 $!
+head -c 100000 /dev/urandom | socat -u - UNIX-CONNECT:r.sock 2>/dev/null
+ok "nonsense is turned away" wait_line 20 r.log 'turned away.*greeting'
+for n in 1 64 65 104 2000; do
+    # The first n bytes of what a puller says, and an end; what the registry says is not read.
+    head -c "$n" /dev/zero | socat -u - UNIX-CONNECT:r.sock 2>/dev/null
+done
+for i in 1 2 3; do
+    drafter-terminator --raddr unix:r.sock --output "killed$i" 2>/dev/null &
+    wait_for 20 test -n "$(find . -maxdepth 1 -name '.killed*')"
+    kill -9 $!
+    wait $! 2>/dev/null
+done
+ok "it serves on" drafter-terminator --raddr unix:r.sock --output after
+ok "the same" same_devices package after
+is "in little memory" "$(($(rss "$r") < 200000))" 1
+is "its events say what was served" "$(jq -r 'select(.event == "ended" and .outcome == "moved") | .side' r.events | sort | uniq -c | tr -d '\n ')" 9source
+kill -TERM "$r"
+wait "$r"
+is "it ends when told" $? 0
+ok "nobody listens any more" [ ! -e r.sock ]
+
+registry few --pulls 1 --disable-postcopy-migration --bandwidth-limit 4M --laddr unix:few.sock
+drafter-terminator --raddr unix:few.sock --output slow 2>slow.log &
+slow=$!
+wait_line 30 few.log 'Migrating to'
+fails "more than --pulls are turned away" 1 'closed the connection|reset|Broken pipe' drafter-terminator --raddr unix:few.sock --output more
+kill -TERM "$few"
+wait "$few"
+is "told to end, it calls off what does not run yet" $? 0
+wait $slow
+is "whose puller fails" $? 1
+like "and says why" "$(tail -n 1 slow.log)" 'called it off|closed the connection'
+ok "leaving nothing" [ ! -e slow ]
+cp -r --sparse=always package flipped
+printf 'x' | dd of=flipped/memory.bin bs=1 seek=123456 conv=notrunc 2>/dev/null
+fails "a damaged package is not served" 1 'device memory.*damaged|SHA-256' drafter-registry --package flipped --laddr unix:x.sock
+
+# -- a terminator and a running machine --
+peer_start a --laddr unix:a.sock --trace a.trace --status-fd 9 9>a.events
+wait_line 60 a.log Listening
+ok "a copy is taken" drafter-terminator --raddr unix:a.sock --output copy --keep-running --trace copy.trace
+ok "the machine goes on" guest_verify a
+ok "and is taken for good" drafter-terminator --raddr unix:a.sock --output taken
+peer_wait a
+is "then the source ends" "$peer_status" 0
+peer_from='--package copy' peer_start c1
+peer_up c1
+ok "the copy is whole" guest_verify c1
+first=$(guest_writes c1)
+peer_stop c1
+peer_from='--package taken' peer_start c2
+peer_up c2
+ok "and the package too" guest_verify c2
+peer_stop c2
+is "events say it went wrong once, and then moved" \
+    "$(jq -r 'select(.event == "ended") | .outcome' a.events | paste -sd' ')" "rolled-back moved"
+is "every stage was reported" "$(jq -r 'select(.event == "progress") | .stage' a.events | uniq | paste -sd' ')" \
+    "greet offer copy settle suspend greet offer copy settle suspend commit drain finished"
+ok "the trace can be drawn" plot-migration -o a.svg a.trace
+plot-migration copy.trace >copy.svg
+like "the target's too, with its pause" "$(cat copy.svg)" 'stands still [0-9.]+ ms.*</svg>'
+like "the source's shows both" "$(plot-migration --number 1 a.trace)" 'rolled-back'
+

@@ -6,7 +6,12 @@
  * ways that show late. The mark, a small file beside the memory's, says so: it reads "running" from
  * before the machine first runs until after everything was flushed.
  *
- *     {"format": "drafter-machine", "version": 1, "status": "running"}
+ *     {"format": "drafter-machine", "version": 1, "status": "running", "boot": "the host's boot id"}
+ *
+ * A sync takes as long as the rest of a resume, so it is done while the hypervisor starts: "starting"
+ * is made durable then, and "running" follows it, right before the machine runs, without. Read on
+ * the same boot, "starting" means that the machine did not run (MARK_STANDING); on another one, that
+ * it may have (MARK_RUNNING).
  */
 #ifndef RUNTIME_PEER_MARK_H
 #define RUNTIME_PEER_MARK_H
@@ -18,6 +23,7 @@
 enum mark {
     MARK_NONE,     /* never started from here */
     MARK_STANDING, /* suspended: memory, state and disks belong together */
+    MARK_STARTING, /* for mark_write() */
     MARK_RUNNING,  /* runs, or did when its peer died */
     MARK_ENDED,    /* the guest powered off: the disks are whole, memory and state are not */
 };

@@ -272,6 +272,20 @@ static int open_device(struct peer *p, struct plan_device *d, struct error *err)
     return 0;
 }
 
+/* A process that loads a state takes longest to be ready: it starts before the devices are opened,
+ * which it waits for. One that boots reads its kernel at once. */
+static int start_ahead(struct peer *p, struct error *err)
+{
+    for (size_t i = 0; i < p->plan->count; i++)
+        if (exposed(p, &p->plan->items[i]) &&
+            assembly_expect(p->a, p->plan->items[i].d.name, err) < 0)
+            return -1;
+    if (assembly_start(p->a, &p->machine, err) < 0)
+        return -1;
+    p->started = true;
+    return 0;
+}
+
 int peer_open(struct peer *p, struct error *err)
 {
     if (check_record(p, err) < 0)
@@ -289,12 +303,24 @@ int peer_open(struct peer *p, struct error *err)
     if ((p->o->verify && verify(p, err) < 0) || (!p->o->mock && peer_choose(p, err) < 0) ||
         peer_new_assembly(p, err) < 0)
         return -1;
+    if (!p->o->mock && !p->boots && start_ahead(p, err) < 0)
+        return -1;
     for (size_t i = 0; i < p->plan->count; i++)
         if (exposed(p, &p->plan->items[i]) || p->plan->items[i].role == BLUEPRINT_STATE) {
             if (open_device(p, &p->plan->items[i], err) < 0)
                 return -1;
         }
-    return p->o->mock ? 0 : check_mark(p, err);
+    assembly_complete(p->a);
+    if (p->o->mock)
+        return 0;
+    if (check_mark(p, err) < 0)
+        return -1;
+    if (p->boots)
+        return 0;
+    if (mark_write(p->plan->mark, MARK_STARTING, true, err) < 0)
+        return -1;
+    p->mark = MARK_STARTING;
+    return 0;
 }
 
 /* ---- Running ------------------------------------------------------------------------------ */
@@ -363,7 +389,8 @@ int peer_greet_guest(struct peer *p, bool stoppable, struct error *err)
 /* The mark, then the machine. */
 int peer_run_now(struct peer *p, struct error *err)
 {
-    if (p->mark != MARK_RUNNING && mark_write(p->plan->mark, MARK_RUNNING, true, err) < 0)
+    if (p->mark != MARK_RUNNING &&
+        mark_write(p->plan->mark, MARK_RUNNING, p->mark != MARK_STARTING, err) < 0)
         return -1;
     p->mark = MARK_RUNNING;
     if ((p->boots ? assembly_boot(p->a, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
@@ -376,7 +403,7 @@ int peer_run_now(struct peer *p, struct error *err)
 
 static int start(struct peer *p, struct error *err)
 {
-    if (assembly_start(p->a, &p->machine, err) < 0)
+    if (!p->started && assembly_start(p->a, &p->machine, err) < 0)
         return -1;
     if (!p->boots && (read_state(p, err) < 0 || assembly_load(p->a, err) < 0))
         return -1;
@@ -402,6 +429,7 @@ int peer_start(struct peer *p, struct error *err)
     if (start(p, err) < 0)
         return -1;
     uint64_t ran = peer_now_ns() - p->start_ns;
+    log_info(context_log(p->ctx), "VM runs", log_uint("ms", ran / 1000000));
     if (peer_greet_guest(p, true, err) < 0) {
         /* It ran: what it did is kept, if it still lives. */
         if (vmm_state(assembly_vmm(p->a)) != VMM_STATE_EXITED && peer_suspend(p, &later) < 0 &&

@@ -70,6 +70,7 @@ struct peer {
     struct vmm_disk disks[VMM_DISKS_MAX];
     struct vmm_machine machine; /* what runs; points into plan, setup and disks */
     bool boots;                 /* there is no state: the machine boots */
+    bool started;               /* the process is, ahead of its devices */
     bool running;
     enum mark mark; /* what the mark says, once this process wrote it */
     bool gone;      /* it was handed on, or never came */

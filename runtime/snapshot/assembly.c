@@ -36,6 +36,7 @@ struct assembly {
     struct guestlink_liveness *liveness;
     struct guestlink_agent *agent;
     struct vmm *vmm;
+    bool expects; /* between the first assembly_expect() and assembly_complete() */
     struct part parts[ASSEMBLY_DEVICES_MAX];
     size_t n_parts;
 
@@ -124,6 +125,34 @@ struct assembly *assembly_new(const struct assembly_options *options, const stru
     return steal_ptr(&a);
 }
 
+static int make_link(struct assembly *a, const char *name, struct error *err)
+{
+    cleanup_free char *link = join(a->place.path, name, err);
+    cleanup_free char *target = join(MOUNT_NAME, name, err);
+
+    if (!link || !target)
+        return -1;
+    if (symlink(target, link) < 0 && !(a->expects && errno == EEXIST))
+        return error_sys(err, "device %s: %s", name, link);
+    return 0;
+}
+
+int assembly_expect(struct assembly *a, const char *name, struct error *err)
+{
+    if (make_link(a, name, err) < 0)
+        return -1;
+    if (!a->expects)
+        mount_hold(a->mount);
+    a->expects = true;
+    return 0;
+}
+
+void assembly_complete(struct assembly *a)
+{
+    mount_release(a->mount);
+    a->expects = false;
+}
+
 int assembly_add(struct assembly *a, const char *name, struct block *stack, bool exposed,
                  struct error *err)
 {
@@ -133,13 +162,11 @@ int assembly_add(struct assembly *a, const char *name, struct block *stack, bool
         return error_set(err, E2BIG, "device %s: there are %d already, the most allowed", name,
                          ASSEMBLY_DEVICES_MAX);
     cleanup_free char *own = strdup(name);
-    cleanup_free char *link = join(a->place.path, name, err);
-    cleanup_free char *target = join(MOUNT_NAME, name, err);
-    if (!own || !link || !target)
+    if (!own)
         return error_oom(err);
     if (exposed) {
-        if (symlink(target, link) < 0)
-            return error_sys(err, "device %s: %s", name, link);
+        if (make_link(a, name, err) < 0)
+            return -1;
         if (mount_add_block(a->mount, name, 0600, vo->uid, vo->gid, stack, err) < 0)
             return error_wrap(err, "device %s", name);
     }
@@ -357,6 +384,8 @@ int assembly_close(struct assembly *a, struct error *err)
         (void)pthread_join(a->watcher, NULL);
         cleanup_close_p(&a->leave);
     }
+    if (a->mount)
+        assembly_complete(a); /* a process that waits for a file could not be killed */
     vmm_free(a->vmm);
     guestlink_agent_close(a->agent);
     guestlink_liveness_close(a->liveness);

@@ -53,10 +53,16 @@ struct assembly_options {
 struct assembly *assembly_new(const struct assembly_options *options, const struct context *ctx,
                               struct error *err);
 
-/* Adds a device; before assembly_start(). On success the stack is the assembly's. exposed: the VMM
+/* Adds a device; before assembly_start(), unless it was expected. On success the stack is the assembly's. exposed: the VMM
  * opens it as `name`. Returns 0. */
 int assembly_add(struct assembly *a, const char *name, struct block *stack, bool exposed,
                  struct error *err);
+
+/* Says before assembly_start() that a device which the VMM opens will be added after it: the process
+ * starts meanwhile, and waits where it needs the device. assembly_complete() follows the last one
+ * that was added; assembly_close() may come instead. Returns 0. */
+int assembly_expect(struct assembly *a, const char *name, struct error *err);
+void assembly_complete(struct assembly *a);
 
 /* Writes the plain file "state" of the VM directory. Returns 0. */
 int assembly_put_state(struct assembly *a, const void *state, size_t len, struct error *err);

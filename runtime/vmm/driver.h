@@ -32,6 +32,8 @@ struct vmm_driver {
     int (*start)(struct vmm *vmm, const struct vmm_options *opt, struct error *err);
     int (*ready)(struct vmm *vmm, uint64_t deadline, struct error *err);
     int (*boot)(struct vmm *vmm, uint64_t deadline, struct error *err);
+    /* Optional, before ready(): what a load can do while the process still starts. */
+    int (*prepare_load)(struct vmm *vmm, const char *state, struct error *err);
     int (*load)(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err);
     int (*pause)(struct vmm *vmm, uint64_t deadline, struct error *err);
     int (*resume)(struct vmm *vmm, uint64_t deadline, struct error *err);

@@ -179,11 +179,17 @@ int vmm_choose(const struct vmm_wish *w, const struct context *ctx, struct vmm_c
     struct error no_firecracker = ERROR_INIT, no_qemu = ERROR_INIT;
     int rc = -1;
 
-    probe_kvm(&h);
+    if (w->hypervisor == VMM_QEMU && w->accel == VMM_ACCEL_TCG) {
+        /* Both are decided, as with every package of an emulated machine: no need to look. */
+        (void)snprintf(h.kvm_why, sizeof(h.kvm_why), "emulation was named");
+    } else {
+        probe_kvm(&h);
+    }
     h.guest_is_pvm = h.kvm == KVM_PVM && is_pvm_kernel(w->kernel);
-    h.firecracker = find_program(w->firecracker_bin ? w->firecracker_bin : "firecracker");
+    if (w->hypervisor != VMM_QEMU)
+        h.firecracker = find_program(w->firecracker_bin ? w->firecracker_bin : "firecracker");
     h.qemu = find_program(w->qemu_bin ? w->qemu_bin : "qemu-system-x86_64");
-    if (!w->jailer_bin || w->jailer_bin[0])
+    if (h.firecracker && (!w->jailer_bin || w->jailer_bin[0]))
         h.jailer = find_program(w->jailer_bin ? w->jailer_bin : "jailer");
     if (w->hypervisor != VMM_QEMU)
         rc = try_firecracker(&h, w, &c, &no_firecracker);

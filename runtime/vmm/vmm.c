@@ -201,6 +201,11 @@ int vmm_load(struct vmm *vmm, const char *state, struct error *err)
         return refuse(vmm, "load", err);
     if (vmm->purpose != VMM_LOAD)
         return error_set(err, EINVAL, "load: the process was started to boot a machine");
+    cleanup_close int memory = vmm_open_memory(vmm, false, err);
+    if (memory < 0)
+        return error_wrap(err, "load");
+    if (vmm->driver->prepare_load && vmm->driver->prepare_load(vmm, state, err) < 0)
+        return explain(vmm, "load", err);
     if (make_ready(vmm, deadline, err) < 0)
         return -1;
     if (vmm->driver->load(vmm, state, deadline, err) < 0)

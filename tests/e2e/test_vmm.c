@@ -301,14 +301,8 @@ static void refusals(enum vmm_hypervisor hypervisor)
     /* As is a memory file that is. */
     (void)snprintf(name, sizeof(name), "%s/memory", h->place.path);
     ck_assert_int_eq(truncate(name, MEMORY_MIB << 19), 0);
-    struct vmm_options o = VMM_OPTIONS_INIT;
-    o.purpose = VMM_LOAD;
-    o.choice = &h->choice;
-    o.place = &h->place;
-    o.uid = geteuid();
-    o.gid = getegid();
-    h->vmm = vmm_start(&h->machine, &o, NULL, &h->err);
-    ck_assert_ptr_null(h->vmm);
+    start(h, VMM_LOAD);
+    ck_assert_int_eq(vmm_load(h->vmm, "state", &h->err), -1);
     ck_assert_msg(strstr(h->err.text, "cut short") != NULL, "%s", h->err.text);
     finish(h);
 }

@@ -50,6 +50,7 @@ struct mount *mount_new(const char *path, const struct context *ctx, struct erro
         return NULL;
     }
     pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->news, NULL);
     return m;
 }
 
@@ -84,7 +85,29 @@ int mount_add(struct mount *m, const char *name, unsigned mode, uid_t uid, gid_t
     (void)clock_gettime(CLOCK_REALTIME, &f->mtime);
     /* Requests look at files below n_files without a lock: count a file when it is complete. */
     atomic_store(&m->n_files, n + 1);
+    (void)pthread_cond_broadcast(&m->news);
     return 0;
+}
+
+void mount_hold(struct mount *m)
+{
+    lock_scope(&m->lock);
+    m->held = true;
+}
+
+void mount_release(struct mount *m)
+{
+    lock_scope(&m->lock);
+    m->held = false;
+    (void)pthread_cond_broadcast(&m->news);
+}
+
+bool mount_wait_file(struct mount *m, size_t n)
+{
+    lock_scope(&m->lock);
+    while (m->held && atomic_load(&m->n_files) == n)
+        (void)pthread_cond_wait(&m->news, &m->lock);
+    return atomic_load(&m->n_files) > n;
 }
 
 /* ---- workers ---- */
@@ -363,6 +386,7 @@ int mount_end(struct mount *m, struct error *err)
 
     if (!m->mounted)
         return 0;
+    mount_release(m);
     m->mounted = false;
     watcher_end(m);
     struct stat st;
@@ -394,7 +418,10 @@ void mount_free(struct mount *m)
     if (!m)
         return;
     (void)mount_end(m, NULL);
+    while (m->n_spare > 0)
+        free(m->spare[--m->n_spare]);
     (void)close(m->stop_fd);
+    pthread_cond_destroy(&m->news);
     pthread_mutex_destroy(&m->lock);
     free(m->path);
     free(m);

@@ -96,6 +96,13 @@ int mount_add_block(struct mount *m, const char *name, unsigned mode, uid_t uid,
 /* Mounts and serves, in threads of its own. Returns when the files are there. */
 int mount_start(struct mount *m, struct error *err);
 
+/* From mount_hold(), which comes before mount_start(), to mount_release(), a user who looks up a name
+ * that is not there waits for mount_add() to bring it: a process can start while its files are still
+ * being opened. mount_release() (any thread, also twice) lets those who wait in vain have their
+ * ENOENT, as do mount_stop() and mount_free(). Such a user cannot be killed: release before. */
+void mount_hold(struct mount *m);
+void mount_release(struct mount *m);
+
 /* fsync(2) of one file, or of all when name is NULL: what users wrote, mapped pages included, has
  * reached the file's write, and its flush has returned. Not from within a file's operation. */
 int mount_flush(struct mount *m, const char *name, struct error *err);

@@ -87,17 +87,20 @@ static void op_init(void *opaque, struct fuse_conn_info *conn)
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct mount *m = mount_of(req);
-    size_t n = atomic_load(&m->n_files);
+    size_t i = 0, n;
 
-    for (size_t i = 0; parent == FUSE_ROOT_ID && i < n; i++) {
-        if (strcmp(m->files[i].name, name) != 0)
-            continue;
-        struct fuse_entry_param e = {
-            .ino = FIRST_FILE + i, .attr_timeout = FOREVER, .entry_timeout = FOREVER};
-        fill_attr(m, e.ino, &e.attr);
-        (void)fuse_reply_entry(req, &e);
-        return;
-    }
+    do {
+        n = atomic_load(&m->n_files);
+        for (; parent == FUSE_ROOT_ID && i < n; i++) {
+            if (strcmp(m->files[i].name, name) != 0)
+                continue;
+            struct fuse_entry_param e = {
+                .ino = FIRST_FILE + i, .attr_timeout = FOREVER, .entry_timeout = FOREVER};
+            fill_attr(m, e.ino, &e.attr);
+            (void)fuse_reply_entry(req, &e);
+            return;
+        }
+    } while (mount_wait_file(m, n));
     /* Not "no such file for ever": mount_add() may bring it. */
     (void)fuse_reply_err(req, ENOENT);
 }
@@ -165,6 +168,30 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     (void)fuse_reply_err(req, 0);
 }
 
+/* A large buffer that is given back to the kernel costs a page fault for every page the next time. */
+static char *take_buffer(struct mount *m)
+{
+    {
+        lock_scope(&m->lock);
+        if (m->n_spare > 0)
+            return m->spare[--m->n_spare];
+    }
+    /* Page-aligned: a source may read with what its device likes best. */
+    return aligned_alloc(4096, MOUNT_IO_MAX);
+}
+
+static void put_buffer(struct mount *m, char *buf)
+{
+    {
+        lock_scope(&m->lock);
+        if (buf && m->n_spare < MOUNT_SPARE_MAX) {
+            m->spare[m->n_spare++] = buf;
+            return;
+        }
+    }
+    free(buf);
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *fi)
 {
@@ -179,21 +206,19 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
     }
     if (size > f->size - from)
         size = (size_t)(f->size - from);
-    if (size == 0) {
+    if (size == 0 || size > MOUNT_IO_MAX) { /* the kernel keeps to what op_init() said */
         (void)fuse_reply_buf(req, NULL, 0);
         return;
     }
-    /* Page-aligned: a source may read with what its device likes best. */
-    cleanup_free char *buf = aligned_alloc(4096, (size + 4095) & ~(size_t)4095);
-    if (!buf) {
+    struct mount *m = mount_of(req);
+    char *buf = take_buffer(m);
+    if (!buf)
         (void)fuse_reply_err(req, ENOMEM);
-        return;
-    }
-    if (f->ops->read(f->self, buf, size, from, &err) < 0) {
+    else if (f->ops->read(f->self, buf, size, from, &err) < 0)
         reply_error(req, f, "read", &err);
-        return;
-    }
-    (void)fuse_reply_buf(req, buf, size);
+    else
+        (void)fuse_reply_buf(req, buf, size);
+    put_buffer(m, buf);
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,

@@ -13,6 +13,8 @@
 
 #include "runtime/block/expose/mount.h"
 
+#define MOUNT_SPARE_MAX 4
+
 struct mount_file {
     char name[NAME_MAX + 1];
     const struct mount_file_ops *ops;
@@ -35,14 +37,21 @@ struct mount {
     atomic_bool stopping;
     atomic_uint idle; /* workers without a request */
 
-    pthread_mutex_t lock; /* guards workers and additions to files */
+    pthread_mutex_t lock; /* guards workers, spare, and additions to files */
     unsigned n_workers;
     pthread_t workers[MOUNT_WORKERS_MAX];
+    char *spare[MOUNT_SPARE_MAX]; /* buffers of MOUNT_IO_MAX bytes that nobody uses now */
+    unsigned n_spare;
+    bool held;           /* lookups of unknown names wait; guarded by lock */
+    pthread_cond_t news; /* a file was added, or held ended */
     atomic_size_t n_files;
     struct mount_file files[MOUNT_FILES_MAX]; /* those below n_files never change place */
 };
 
 extern const struct fuse_lowlevel_ops mount_fuse_ops;
+
+/* While lookups are held: waits until there are more than n files. Returns whether there are. */
+bool mount_wait_file(struct mount *m, size_t n);
 
 /* Detaches and ends without flushing. */
 int mount_end(struct mount *m, struct error *err);

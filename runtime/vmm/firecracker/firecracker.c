@@ -38,7 +38,7 @@
 #include "runtime/vmm/numa.h"
 
 #define API_SOCKET "firecracker.sock"
-#define CONNECT_PAUSE_MS 2 /* between tries to connect while the process starts up */
+#define CONNECT_PAUSE_MS 1 /* between tries to connect while the process starts up */
 
 struct firecracker {
     struct api *api;
@@ -113,14 +113,6 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
         (void)unlinkat(vmm->dir_fd, VMM_VSOCK_NAME, 0);
     if (f->jailed && remove_jail(vmm, opt->place->program, err) < 0)
         return -1;
-    f->api = api_new(path, vmm->ctx, err);
-    if (!f->api)
-        return -1;
-    if (vmm->purpose == VMM_LOAD) {
-        cleanup_close int memory = vmm_open_memory(vmm, false, err);
-        if (memory < 0)
-            return -1;
-    }
     int has_node = opt->numa_node >= 0 ? numa_read(opt->numa_node, &node, err) : 0;
     if (has_node < 0 || prepare_cgroup(vmm, f, opt, has_node ? &node : NULL, err) < 0)
         return -1;
@@ -154,7 +146,10 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
         po.cgroup_dirs[po.n_cgroup_dirs++] = f->cgroup.parent;
     }
     vmm->process = process_start(&po, err);
-    return vmm->process ? 0 : -1;
+    if (!vmm->process)
+        return -1;
+    f->api = api_new(path, vmm->ctx, err); /* takes as long as the process to be there */
+    return f->api ? 0 : -1;
 }
 
 static void release(struct vmm *vmm)

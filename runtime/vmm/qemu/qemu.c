@@ -34,6 +34,8 @@
 struct qemu {
     struct qmp *qmp;
     struct cgroup cgroup;
+    void *stream; /* of prepare_load(); NULL = not read yet */
+    size_t stream_len;
 };
 
 /* ---- Start -------------------------------------------------------------------------------- */
@@ -128,8 +130,10 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
     vmm->self = q;
     if (qemu_machine_defaults(vmm->machine, err) < 0)
         return -1;
-    cleanup_close int memory = vmm_open_memory(vmm, vmm->purpose == VMM_BOOT, err);
-    if (memory < 0 || make_cgroup(vmm, q, opt, err) < 0)
+    cleanup_close int memory = -1;
+    if (vmm->purpose == VMM_BOOT && (memory = vmm_open_memory(vmm, true, err)) < 0)
+        return -1;
+    if (make_cgroup(vmm, q, opt, err) < 0)
         return -1;
     int rc = open_child_fds(vmm, opt, &fds, &qmp_fd, err);
     if (qmp_fd >= 0) {
@@ -174,6 +178,7 @@ static void release(struct vmm *vmm)
         return;
     qmp_free(q->qmp);
     cgroup_clear(&q->cgroup);
+    free(q->stream);
     free(q);
     vmm->self = NULL;
 }
@@ -270,9 +275,15 @@ static int resume(struct vmm *vmm, uint64_t deadline, struct error *err)
 {
     struct qemu *q = vmm->self;
 
+    while (qmp_take_event(q->qmp, "RESUME"))
+        ;
     if (qmp_execute(q->qmp, "cont", NULL, -1, deadline, NULL, err) < 0)
         return -1;
-    return expect_status(q, deadline, "running", "running", err);
+    /* The event comes before the answer. To ask for the status would wait for the guest, which has
+     * the processor now. */
+    return qmp_take_event(q->qmp, "RESUME")
+               ? 0
+               : expect_status(q, deadline, "running", "running", err);
 }
 
 /* ---- Save and load ------------------------------------------------------------------------ */
@@ -425,12 +436,12 @@ static int save(struct vmm *vmm, const char *state, uint64_t deadline, struct er
     return qemu_state_write(file, what, vmm->features.version, vmm->machine, data, len, err);
 }
 
-static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err)
+/* Reads the state and checks it. The version of a QEMU that has not greeted yet is not known: then
+ * what does not depend on it. */
+static int read_state(struct vmm *vmm, const char *state, struct error *err)
 {
     struct qemu *q = vmm->self;
     cleanup_free char *what = NULL;
-    cleanup_free void *data = NULL;
-    size_t len = 0;
 
     if (asprintf(&what, "%s/%s", vmm->directory, state) < 0) {
         what = NULL;
@@ -439,14 +450,28 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
     cleanup_close int file = openat(vmm->dir_fd, state, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return error_sys(err, "%s", what);
-    if (qemu_state_read(file, what, vmm->features.version, vmm->machine, &data, &len, err) < 0)
+    return qemu_state_read(file, what, vmm->features.version, vmm->machine, &q->stream,
+                           &q->stream_len, err);
+}
+
+static int prepare_load(struct vmm *vmm, const char *state, struct error *err)
+{
+    return qemu_state_versioned(vmm->machine) ? read_state(vmm, state, err) : 0;
+}
+
+static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err)
+{
+    struct qemu *q = vmm->self;
+
+    if (!q->stream && read_state(vmm, state, err) < 0)
         return -1;
     cleanup_close int stream = give_socket(q, deadline, err);
     if (stream < 0 || qmp_execute(q->qmp, "migrate-incoming", one_string("uri", "fd:state"), -1,
                                   deadline, NULL, err) < 0)
         return -1;
-    if (write_stream(vmm, stream, data, len, deadline, err) < 0)
+    if (write_stream(vmm, stream, q->stream, q->stream_len, deadline, err) < 0)
         return -1;
+    cleanup_free_p(&q->stream);
     cleanup_close_p(&stream);
     if (wait_migration(q, deadline, err) < 0)
         return -1;
@@ -459,6 +484,7 @@ const struct vmm_driver vmm_qemu_driver = {
     .start = start,
     .ready = ready,
     .boot = boot,
+    .prepare_load = prepare_load,
     .load = load,
     .pause = pause_,
     .resume = resume,

@@ -296,26 +296,39 @@ int qmp_execute(struct qmp *q, const char *command, struct json_object *args, in
     }
 }
 
+/* Takes the first kept event of that name, from number `from` on. */
+static bool take_event(struct qmp *q, const char *name, size_t from, struct json_object **ret_data)
+{
+    for (size_t i = from; i < q->n_events; i++) {
+        struct json_object *word = NULL, *data = NULL;
+        (void)json_object_object_get_ex(q->events[i], "event", &word);
+        if (strcmp(json_object_get_string(word), name) != 0)
+            continue;
+        (void)json_object_object_get_ex(q->events[i], "data", &data);
+        if (ret_data)
+            *ret_data = json_object_get(data);
+        (void)json_object_put(q->events[i]);
+        q->n_events--;
+        memmove(q->events + i, q->events + i + 1, (q->n_events - i) * sizeof(*q->events));
+        return true;
+    }
+    return false;
+}
+
+bool qmp_take_event(struct qmp *q, const char *name)
+{
+    return take_event(q, name, 0, NULL);
+}
+
 int qmp_wait_event(struct qmp *q, const char *name, uint64_t deadline,
                    struct json_object **ret_data, struct error *err)
 {
     size_t seen = 0;
 
     for (;;) {
-        for (; seen < q->n_events; seen++) {
-            struct json_object *word = NULL, *data = NULL;
-            (void)json_object_object_get_ex(q->events[seen], "event", &word);
-            if (strcmp(json_object_get_string(word), name) != 0)
-                continue;
-            (void)json_object_object_get_ex(q->events[seen], "data", &data);
-            if (ret_data)
-                *ret_data = json_object_get(data);
-            (void)json_object_put(q->events[seen]);
-            q->n_events--;
-            memmove(q->events + seen, q->events + seen + 1,
-                    (q->n_events - seen) * sizeof(*q->events));
+        if (take_event(q, name, seen, ret_data))
             return 0;
-        }
+        seen = q->n_events;
         cleanup_json struct json_object *msg = next_message(q, deadline, err);
         if (!msg)
             return error_wrap(err, "event %s", name);

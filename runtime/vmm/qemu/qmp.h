@@ -12,6 +12,7 @@
 #define RUNTIME_VMM_QEMU_QMP_H
 
 #include <json-c/json_object.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,9 @@ int qmp_execute(struct qmp *q, const char *command, struct json_object *args, in
  * to be put by the caller; NULL when it has none. Returns 0. */
 int qmp_wait_event(struct qmp *q, const char *name, uint64_t deadline,
                    struct json_object **ret_data, struct error *err);
+
+/* Takes an event of that name that came already. Returns whether there was one. */
+bool qmp_take_event(struct qmp *q, const char *name);
 
 void qmp_forget_events(struct qmp *q);
 

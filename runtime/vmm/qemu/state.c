@@ -87,8 +87,9 @@ static int compare(struct json_object *saved, struct json_object *now, const cha
 
 /* Types like pc-q35-7.2 are kept stable by QEMU; others ("microvm") are what the version makes
  * them. */
-static bool versioned(const char *type)
+bool qemu_state_versioned(const struct vmm_machine *machine)
 {
+    const char *type = machine->qemu_machine;
     size_t n = type ? strlen(type) : 0;
 
     return n > 0 && type[n - 1] >= '0' && type[n - 1] <= '9';
@@ -115,7 +116,7 @@ static int check_description(const char *text, size_t len, const char *what,
         return error_oom(err);
     if (compare(saved, now, what, err) < 0)
         return -1;
-    if (!versioned(machine->qemu_machine) &&
+    if (!qemu_state_versioned(machine) &&
         (sscanf(writer, "%d.%d", &a, &b) != 2 || sscanf(qemu_version, "%d.%d", &c, &d) != 2 ||
          a != c || b != d))
         return error_set(err, ENOTSUP,

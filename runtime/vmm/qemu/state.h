@@ -39,8 +39,11 @@ int qemu_state_write(int fd, const char *what, const char *qemu_version,
                      const struct vmm_machine *machine, const void *stream, size_t stream_len,
                      struct error *err);
 
+/* Whether QEMU keeps the machine's type stable, so that its version does not matter. */
+bool qemu_state_versioned(const struct vmm_machine *machine);
+
 /* Reads and checks the file: magic, version, lengths, checksum, and that it was saved of `machine`
- * as it is now (the first difference is named) by a QEMU that this one (qemu_version) can follow.
+ * as it is now (the first difference is named) by a QEMU that this one (qemu_version, not looked at for versioned types) can follow.
  * The caller frees *ret_stream. Returns 0. */
 int qemu_state_read(int fd, const char *what, const char *qemu_version,
                     const struct vmm_machine *machine, void **ret_stream, size_t *ret_len,

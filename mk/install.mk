@@ -31,7 +31,7 @@ $(completion): $(program-sources:.c=) mk/completion.awk
 	$(Q)for p in $(program-sources:.c=); do $$p --dump-command; done | awk -f mk/completion.awk >$@
 
 # Pages that belong to no program: formats (5) and overviews (7), written by hand.
-other-pages := $(wildcard oci/*/*.[57] blueprint/*.[57] runtime/*/*.[57])
+other-pages := $(wildcard oci/*/*.[57] blueprint/*.[57] runtime/*/*.[57] runtime/*/*/*.[57])
 
 bin-dir = $(DESTDIR)$(PREFIX)/bin
 man-root = $(DESTDIR)$(PREFIX)/share/man

@@ -117,11 +117,13 @@ $(blueprint-out)/blueprint.json: $(blueprint-out).inputs $(kernel-out)/made.txt 
 	    --device disk=$(os-out)/rootfs.ext4 \
 	    $(addprefix --device oci=,$(filter %/oci.ext4,$^)) \
 	    --made-kernel "$$(cat $(kernel-out)/made.txt)" \
-	    $(if $(OCI_IMAGE_URI),--image-reference '$(OCI_IMAGE_URI)' --image-digest "$$($(oci-digest))") \
+	    $(if $(oci-device),$(if $(oci-kept),--image-reference '$(oci-packed)',\
+	        --image-reference '$(OCI_IMAGE_URI)' --image-digest "$$($(oci-digest))")) \
 	    --made-root '$(if $(OS_ROOTFS),$(notdir $(OS_ROOTFS)),Debian $(OS_SUITE): crun busybox-static $(OS_PACKAGES))'
 
-# The oci stage decides by content whether there is something to do, and leaves the file alone if not.
-$(blueprint-out)/oci.ext4: build/oci ;
+# The oci stage decides by content whether there is something to do, and leaves the file alone if not. What pack/oci
+# left is taken as it is (oci.mk).
+$(blueprint-out)/oci.ext4: $(if $(oci-kept),oci-kept,build/oci) ;
 
 #: clean/kernel, clean/os, clean/blueprint - remove what the goal of that name made (packages stay in out/cache)
 clean/kernel:

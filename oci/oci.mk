@@ -31,11 +31,20 @@ oci-limits = $(strip $(call oci-limit,bytes,$(OCI_MAX_BYTES)) $(call oci-limit,r
 oci-limit = $(if $2,--max-$1 $(call sh-quote,$2))
 oci-hostname = --hostname $(call sh-quote,$(OCI_IMAGE_HOSTNAME))
 
+# What `make blueprint` takes: the disk that pack/oci left, as long as nobody names another image than the bundle's;
+# else the image itself. The image of a bundle, and of a packed disk, stand beside them.
+oci-bundle-of := $(OUTPUT_DIR)/.oci-runtime-bundle.image
+oci-packed-of := $(OUTPUT_DIR)/blueprint/.oci.ext4.packed
+oci-packed := $(if $(wildcard $(oci-packed-of)),$(shell cat $(oci-packed-of)))
+oci-kept := $(if $(and $(oci-packed),$(or $(filter file,$(origin OCI_IMAGE_URI)),$(filter $(OCI_IMAGE_URI),$(oci-packed)))),yes)
+
 #: unpack/oci - OCI_IMAGE_URI to an OCI runtime bundle, out/oci-runtime-bundle, to look at and edit
 #: pack/oci - the bundle that stands there, whoever made it, to out/blueprint/oci.ext4
 #: build/oci - OCI_IMAGE_URI to out/blueprint/oci.ext4 in one go, the same bytes as unpack and pack
 #: clean/oci - remove what these made
-.PHONY: unpack/oci pack/oci build/oci clean/oci oci-image
+.PHONY: unpack/oci pack/oci build/oci clean/oci oci-image oci-kept
+oci-kept:
+	$(Q)echo '  KEEP    $(oci-disk) (as pack/oci left it; "make build/oci" makes it from the image)'
 
 # One layout at a time: what others link to (the demo image) is made when it is asked for.
 oci-image: $(if $(filter oci:$(oci-demo):%,$(OCI_IMAGE_URI)),$(oci-demo)/index.json)
@@ -59,14 +68,17 @@ else ifeq ($(OCI_UNPACKER),umoci)
 else
 	@echo "make: OCI_UNPACKER=$(OCI_UNPACKER): is neither drafter nor umoci" >&2; exit 2
 endif
+	$(Q)printf '%s\n' $(call sh-quote,$(OCI_IMAGE_URI)) >'$(oci-bundle-of)'
 
 pack/oci: tools/oci-pack
 	@test -e '$(oci-bundle)/config.json' || { \
 	    echo "make: $(oci-bundle) holds no bundle: 'make unpack/oci' makes one" >&2; exit 1; }
 	$(call stage,PACK,$(oci-disk),OCI_FREE is the room it shall have,,tools/oci-pack \
 	    --free $(call sh-quote,$(OCI_FREE)) --label oci $(OCI_PACK_FLAGS) --output $(oci-disk) $(oci-bundle))
+	$(Q)cat '$(oci-bundle-of)' 2>/dev/null >'$(oci-packed-of)' || echo bundle >'$(oci-packed-of)'
 
 build/oci: oci-image tools/oci-build
+	$(Q)rm -f '$(oci-packed-of)'
 	$(call stage,BUILD,$(oci-disk),if it met a limit: OCI_MAX_* set them,\
 	    $(oci-keys),tools/oci-build $(oci-select) $(oci-hostname) --free $(call sh-quote,$(OCI_FREE)) \
 	    --label oci $(oci-limits) $(OCI_UNPACK_FLAGS) $(OCI_PACK_FLAGS) --output $(oci-disk))

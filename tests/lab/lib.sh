@@ -7,9 +7,12 @@
 #   lab_add testguest /lab/testguest
 #   lab_run 240 'vmmctl ... /lab/testguest'    # prints what the commands print; their exit status
 #
+# lab_qemu=(-drive ...) adds devices to the outer machine, whose drivers lab_begin must name.
+#
 # QEMU's software emulation includes AMD's SVM, so a Debian kernel in it has KVM like a real host,
 # whatever the CPU here. The outer machine has a tmpfs as root (a jail cannot be made on the initial
 # one), busybox, /proc, /sys, /dev and control groups version 2. Nothing of it stays.
+lab_qemu=()
 lab_begin() { # [MODULE...]
     local deb dir m
     lab_dir=$PWD/lab.$BASHPID
@@ -68,7 +71,7 @@ lab_run() { # SECONDS COMMANDS
     local status
     printf '%s\n' "$2" >"$lab_root/lab/commands"
     (cd "$lab_root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet) >"$lab_dir/initrd" || return 1
-    timeout "$1" qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none -sandbox on \
+    timeout "$1" qemu-system-x86_64 "${lab_qemu[@]}" -nodefaults -no-user-config -no-reboot -display none -sandbox on \
         -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${LAB_MEMORY:-3072}" \
         -kernel "$lab_vmlinuz" -initrd "$lab_dir/initrd" -chardev stdio,id=con,signal=off -serial chardev:con \
         -append 'console=ttyS0 quiet panic=1 tsc=unstable clocksource=hpet mitigations=off' \

@@ -5,7 +5,7 @@
 requires_command e2fsck
 requires_command setfattr
 export SOURCE_DATE_EPOCH=1700000000
-plan 21
+plan 24
 
 root() { [ "$(id -u)" = 0 ]; }
 pack() { oci-pack --log-level warn --free 8M --output "$@"; }
@@ -134,6 +134,19 @@ edges() { # sizes around the edges of groups, which differ in what they start wi
     done
 }
 ok "sizes around edges of groups" edges
+
+# --- attributes as large as the kernel takes them; a file system that has them here is tmpfs
+if root && mkdir large && mount -t tmpfs -o size=8m none large && cleanup umount large && : >large/file &&
+    setfattr -n user.large -v "$(head -c 65536 /dev/zero | tr '\0' x)" large/file 2>/dev/null; then
+    mkdir large/folder && setfattr -n trusted.large -v "$(head -c 60000 /dev/zero | tr '\0' y)" large/folder
+    ok "packs attributes of 64 KiB" pack large.img large
+    ok "e2fsck agrees with them" sound large.img
+    mounted_same "the kernel sees them" large large.img
+else
+    for t in "packs attributes of 64 KiB" "e2fsck agrees with them" "the kernel sees them"; do
+        skip "$t" "needs root, and a tmpfs with extended attributes"
+    done
+fi
 
 # --- scale
 mkdir -p scale/flat scale/tree

@@ -140,7 +140,9 @@ static void reseed(const struct rpc_resume *told, bool dry, const struct log *lo
     cleanup_close int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
         log_warn(log, "Cannot reseed the random pool, ignoring", log_str("error", strerror(errno)));
-    else if (!counted)
+    else if (counted)
+        log_info(log, "Reseeded the random pool", log_uint("bytes", counted));
+    else
         log_warn(log, "No source of entropy, copies of this machine may draw the same random "
                       "numbers, ignoring");
     explicit_bzero(&pool, sizeof(pool));

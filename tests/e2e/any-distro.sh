@@ -12,19 +12,22 @@ plan 5
 
 out=$PWD/out
 bp=$out/blueprint
-mkdir -p "$out/cache"
-cp -a "$TEST_TOP"/out/cache/linux-image-* "$out/cache/" 2>/dev/null
+mkdir -p "$out"
 ok "a root as debootstrap makes it" "$TEST_TOP/examples/any-distro/make-root.sh" "$out/root.tar"
-ok "becomes a blueprint" make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" obj=out/obj/release guest-obj=out/obj/guest \
-    own-guest=out/obj/guest OCI_IMAGE_URI= OS_ROOTFS="$out/root.tar" OS_OVERLAY=examples/any-distro/overlay OS_FREE=64M blueprint
+ok "becomes a blueprint" make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" cache-out="$TEST_TOP/out/cache" \
+    obj=out/obj/release guest-obj=out/obj/guest own-guest=out/obj/guest \
+    OCI_IMAGE_URI= OS_ROOTFS="$out/root.tar" OS_OVERLAY=examples/any-distro/overlay OS_FREE=64M blueprint
 is "without an image" "$(blueprint-check "$bp" | cut -f1 | tr '\n' ' ')" "kernel initrd disk "
 mkdir vsock
-guestctl --vsock-path vsock/vsock.sock --timeout 8m liveness before-suspend after-resume >acts 2>guestctl.log &
+# A systemd takes seconds to start, or minutes in emulation on a machine that does other things too: the limits are
+# there for what never comes.
+guestctl --vsock-path vsock/vsock.sock --timeout 25m liveness before-suspend after-resume >acts 2>guestctl.log &
 guestctl=$!
 cleanup kill "$guestctl"
-wait_line 30 guestctl.log Listening
+wait_line 60 guestctl.log Listening
 machine_vsock=vsock
 machine_start "$bp"
-ok "redis answers" wait_for 400 machine_ping
-ok "systemd started liveness and agent" wait "$guestctl"
+ok "systemd starts liveness and agent" wait "$guestctl"
 diag "$(cat acts)"
+ok "redis answers" wait_for 900 machine_ping
+[ "$tap_failed" = 0 ] || diag "$(tail -n 40 console | tr -d '\r')"

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* drafter-peer.c - resumes a machine, keeps it, hands it on */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include "runtime/peer/run.h"
 
@@ -175,7 +178,13 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
     if (!plan)
         return -1;
     set_raw(o, &was, &raw);
+    sigset_t usr1;
+    (void)sigemptyset(&usr1);
+    (void)sigaddset(&usr1, SIGUSR1);
+    po.cancel_fd = signalfd(-1, &usr1, SFD_CLOEXEC | SFD_NONBLOCK); /* blocked in main() */
     int rc = peer_run(plan, &po, o->metrics, ctx, err);
+    if (po.cancel_fd >= 0)
+        (void)close(po.cancel_fd);
     if (raw)
         (void)tcsetattr(STDIN_FILENO, TCSANOW, &was);
     return rc;
@@ -192,5 +201,10 @@ int main(int argc, char **argv)
         .run = run,
     };
 
+    /* It calls a migration off: read from a descriptor, in no thread delivered. */
+    sigset_t usr1;
+    (void)sigemptyset(&usr1);
+    (void)sigaddset(&usr1, SIGUSR1);
+    (void)sigprocmask(SIG_BLOCK, &usr1, NULL);
     return command_main(&cmd, argc, argv);
 }

@@ -11,6 +11,7 @@
 #include <zstd.h>
 
 #include "runtime/base/io.h"
+#include "runtime/block/filter/dirty.h"
 
 #define THREADS_MAX 16u
 #define THREADS_DEFAULT_MAX 4u
@@ -20,6 +21,14 @@
 struct want {
     size_t device;
     uint64_t first, count; /* pages */
+};
+
+/* The first copy sends what changes often last, so that less of it must be sent again: the blocks
+ * of the device's dirty filter, the quietest first. Later sets are small, and need no order. */
+struct order {
+    uint64_t *blocks; /* NULL = pages in ascending order */
+    size_t n;
+    uint64_t per_block; /* pages */
 };
 
 struct copy {
@@ -33,7 +42,8 @@ struct copy {
     pthread_cond_t work;    /* bits were set, a link came or went, stop */
     pthread_cond_t idle;    /* a thread has nothing to do, or something failed */
     struct bitmap *pending; /* one per device */
-    uint64_t *cursor;       /* page to look at next */
+    uint64_t *cursor;       /* page to look at next; place in `order` while there is one */
+    struct order *order;    /* one per device: of the first copy */
     uint64_t n_pending;     /* bits set in all of them */
     size_t turn;            /* device the next run comes from */
     struct want wants[WANTS_MAX];
@@ -97,6 +107,23 @@ static void take_run(struct copy *c, size_t d, uint64_t from, uint64_t limit, st
     *ret = (struct run){.device = d, .first = from, .count = stop - from};
 }
 
+/* The next page in the order of the first copy; the device's size at its end. Locked. */
+static uint64_t next_in_order(struct copy *c, size_t d)
+{
+    struct order *o = &c->order[d];
+
+    for (; c->cursor[d] < o->n; c->cursor[d]++) {
+        uint64_t page = o->blocks[c->cursor[d]] * o->per_block, end = page + o->per_block;
+        for (; page < end && page < c->pending[d].size; page++)
+            if (bitmap_get(&c->pending[d], page))
+                return page;
+    }
+    free(o->blocks);
+    *o = (struct order){.blocks = NULL};
+    c->cursor[d] = 0;
+    return c->pending[d].size;
+}
+
 /* Finds the next run: wanted ones first, then on from the cursors, a device at a time. Locked. */
 static bool take(struct copy *c, struct run *ret)
 {
@@ -114,6 +141,14 @@ static bool take(struct copy *c, struct run *ret)
     }
     for (size_t i = 0; c->n_pending && i < c->n; i++) {
         size_t d = (c->turn + i) % c->n;
+        if (c->order[d].blocks) {
+            uint64_t quiet = next_in_order(c, d), block = c->order[d].per_block;
+            if (quiet < c->pending[d].size) {
+                c->turn = d;
+                take_run(c, d, quiet, quiet - quiet % block + block, ret);
+                return true;
+            }
+        }
         uint64_t page = bitmap_next_set(&c->pending[d], c->cursor[d]);
         if (page == c->pending[d].size)
             page = bitmap_next_set(&c->pending[d], 0);
@@ -253,7 +288,8 @@ struct copy *copy_new(const struct migrate_device *devices, size_t n,
     (void)pthread_condattr_destroy(&attr);
     c->pending = calloc(n, sizeof(*c->pending));
     c->cursor = calloc(n, sizeof(*c->cursor));
-    if (!c->pending || !c->cursor) {
+    c->order = calloc(n, sizeof(*c->order));
+    if (!c->pending || !c->cursor || !c->order) {
         error_oom(err);
         goto fail;
     }
@@ -286,8 +322,11 @@ void copy_free(struct copy *c)
         (void)pthread_join(c->threads[i], NULL);
     for (size_t i = 0; c->pending && i < c->n; i++)
         bitmap_destroy(&c->pending[i]);
+    for (size_t i = 0; c->order && i < c->n; i++)
+        free(c->order[i].blocks);
     free(c->pending);
     free(c->cursor);
+    free(c->order);
     (void)pthread_mutex_destroy(&c->lock);
     (void)pthread_cond_destroy(&c->work);
     (void)pthread_cond_destroy(&c->idle);
@@ -380,11 +419,27 @@ static int add_device(struct copy *c, size_t d, bool shares_base, struct error *
     return 0;
 }
 
+/* Without memory for it, in the order of their offsets. */
+static void put_in_order(struct copy *c, size_t d)
+{
+    struct dirty *dirty = dirty_find(c->devices[d].block);
+    struct order o = {.per_block = dirty ? dirty_block_size(dirty) / COPY_PAGE : 0};
+
+    if (!dirty || dirty_order(dirty, &o.blocks, &o.n, NULL) < 0)
+        return;
+    lock_scope(&c->lock);
+    free(c->order[d].blocks);
+    c->order[d] = o;
+    c->cursor[d] = 0;
+}
+
 int copy_add_all(struct copy *c, const uint8_t *shares_base, struct error *err)
 {
-    for (size_t d = 0; d < c->n; d++)
+    for (size_t d = 0; d < c->n; d++) {
         if (add_device(c, d, shares_base[d], err) < 0)
             return -1;
+        put_in_order(c, d);
+    }
     /* The senders start now: before, an announced page could have been taken as pending. */
     lock_scope(&c->lock);
     c->n_pending = 0;

@@ -107,11 +107,12 @@ struct migrate_result {
  * pages of BLOCK_PAGE. Counts and times mean what upstream's device JSON says (see the manual page
  * drafter-peer(1)). */
 struct migrate_device {
-    const char *name;    /* as wire_device wants it */
-    struct block *block; /* top of its stack; owned by the caller */
-    uint32_t block_size; /* bytes; power of two, WIRE_BLOCK_MIN..WIRE_BLOCK_MAX */
-    bool memory;         /* guest memory: flushed before each look */
-    bool share_base;     /* offer the base's digest, so that its blocks need not travel */
+    const char *name;           /* as wire_device wants it */
+    struct block *block;        /* top of its stack; owned by the caller */
+    uint32_t block_size;        /* bytes; power of two, WIRE_BLOCK_MIN..WIRE_BLOCK_MAX */
+    bool memory;                /* guest memory: flushed before each look */
+    bool share_base;            /* offer the base's digest, so that its blocks need not travel */
+    const uint8_t *base_digest; /* SHA-256 of the base (EXTENT_BASE); NULL = as its source says */
     uint32_t max_dirty_blocks, min_cycles, max_cycles;
     uint64_t cycle_throttle_ns;
 };

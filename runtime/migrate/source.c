@@ -127,8 +127,12 @@ static int stage_offer(struct source *s, struct error *err)
         if (d->share_base) {
             /* Of what EXTENT_BASE speaks of: the innermost source, not the overlay on it. */
             struct block *base = block_find(d->block, "file", NULL);
-            if (block_identity(base ? base : d->block, &id, err) < 0)
+            if (!d->base_digest && block_identity(base ? base : d->block, &id, err) < 0)
                 return error_wrap(err, "device %s", d->name);
+            if (d->base_digest) {
+                memcpy(id.digest, d->base_digest, sizeof(id.digest));
+                id.has_digest = true;
+            }
             if (!id.has_digest)
                 return error_set(err, EINVAL,
                                  "device %s: its base has no digest to prove that "

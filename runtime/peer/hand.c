@@ -178,6 +178,12 @@ static void watch_status(void *opaque, const struct migrate_status *s)
     atomic_store(&p->counters.dirty_pages, s->dirty_pages);
     atomic_store(&p->counters.round, s->round);
     report_status(p->report, &p->move, s);
+    /* What comes later than the engine's last look, before its commit, must not end its wait for
+     * the target: the machine there lives on our blocks. */
+    if (p->bridge && s->stage >= MIGRATE_SUSPEND)
+        atomic_store(&p->bridge->deaf_word, true);
+    if (p->bridge && s->stage >= MIGRATE_COMMIT)
+        atomic_store(&p->bridge->deaf, true);
 }
 
 static void watch_trace(void *opaque, enum migrate_trace_kind kind, const char *device,
@@ -214,29 +220,6 @@ static uint32_t small(uint64_t n)
     return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-/* A base whose digest the config gives is offered as shared only if the file has that digest: a
- * machine that ran on it without an overlay, or a disk that decays, would corrupt the target. */
-static bool base_is_proved(struct peer *p, struct plan_device *d)
-{
-    uint8_t sum[SHA256_SIZE];
-
-    if (!d->d.sharedbase || !d->d.n_overlays || !d->has_digest)
-        return false;
-    if (!d->proved) {
-        cleanup_close int fd = open(d->d.base, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || digest_of_fd(fd, d->d.base, sum, NULL, NULL) < 0 ||
-            memcmp(sum, d->sha256, SHA256_SIZE) != 0) {
-            log_warn(context_log(p->ctx),
-                     "Base is not what its config says: all of it travels, ignoring",
-                     log_str("device", d->d.name), log_str("base", d->d.base));
-            d->has_digest = false;
-            return false;
-        }
-        d->proved = true;
-    }
-    return true;
-}
-
 static size_t list_devices(struct peer *p, struct migrate_device *out)
 {
     size_t n = 0;
@@ -251,7 +234,8 @@ static size_t list_devices(struct peer *p, struct migrate_device *out)
             .block = b,
             .block_size = d->d.block_size > WIRE_BLOCK_MAX ? WIRE_BLOCK_MAX : d->d.block_size,
             .memory = d->role == BLUEPRINT_MEMORY,
-            .share_base = base_is_proved(p, d),
+            .share_base = plan_prove_base(d, p->ctx),
+            .base_digest = d->sha256,
             .max_dirty_blocks = small(d->d.max_dirty_blocks),
             .min_cycles = small(d->d.min_cycles),
             .max_cycles = small(d->d.max_cycles),
@@ -274,8 +258,15 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
                                       .keep = keep,
                                       .resume = resume,
                                       .opaque = h};
+    struct bridge bridge;
     cleanup_free char *text = peer_describe(p, err);
-    if (!text || set_lazy(p, true, err) < 0) {
+    if (!text || bridge_start(&bridge, h->stop, p->o->cancel_fd, err) < 0) {
+        atomic_fetch_add(&p->counters.migrations_failed, 1);
+        stream_close(stream);
+        return -1;
+    }
+    if (set_lazy(p, true, err) < 0) {
+        bridge_stop(&bridge);
         atomic_fetch_add(&p->counters.migrations_failed, 1);
         stream_close(stream);
         return -1;
@@ -299,7 +290,10 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
     for (size_t i = 0; i < n; i++)
         report_device(p->report, devices[i].name, block_size(devices[i].block));
     atomic_store(&p->counters.sending, true);
-    int rc = migrate_send(stream, devices, n, &machine, &options, h->stop, result, err);
+    p->bridge = &bridge;
+    int rc = migrate_send(stream, devices, n, &machine, &options, &bridge.ctx, result, err);
+    p->bridge = NULL;
+    bridge_stop(&bridge);
     atomic_store(&p->counters.sending, false);
     (void)set_lazy(p, false, NULL);
     free(h->state);

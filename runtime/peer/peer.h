@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "runtime/migrate/report.h"
+#include "runtime/peer/bridge.h"
 #include "runtime/peer/mark.h"
 #include "runtime/peer/plan.h"
 #include "runtime/snapshot/assembly.h"
@@ -47,7 +48,9 @@ struct peer_options {
     int zstd_level;
     uint64_t bandwidth, downtime_limit_ns;
     uint64_t idle_ns, retake_ns; /* 0 = the engine's defaults */
-    int status_fd;     /* where events go (report.h); -1 = nowhere */
+    int cancel_fd; /* readable: the migration under way is called off, if it still can be, and the
+                      machine runs on; -1 = none */
+    int status_fd; /* where events go (report.h); -1 = nowhere */
     const char *trace; /* file for a trace of what moves; NULL = none */
 };
 
@@ -78,6 +81,7 @@ struct peer {
     struct peer_counters counters;
     struct report *report; /* NULL = nobody asked */
     struct report_move move;
+    struct bridge *bridge; /* of the migration that goes out; NULL = none does */
 };
 
 /* Takes the plan over, also on failure. The caller owns the result. NULL on failure. */

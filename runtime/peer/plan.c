@@ -305,6 +305,33 @@ struct plan *plan_devices(const char *json, struct error *err)
     return steal_ptr(&plan);
 }
 
+/* ---- Bases --------------------------------------------------------------------------------- */
+
+bool plan_prove_base(struct plan_device *p, const struct context *ctx)
+{
+    struct error err = ERROR_INIT;
+    uint8_t sum[SHA256_SIZE];
+
+    if (!p->d.sharedbase || !p->d.n_overlays)
+        return false;
+    if (p->proved)
+        return true;
+    cleanup_close int fd = open(p->d.base, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        (void)error_sys(&err, "%s", p->d.base);
+    else if (digest_of_fd(fd, p->d.base, sum, NULL, &err) == 0 && p->has_digest &&
+             memcmp(sum, p->sha256, SHA256_SIZE) != 0)
+        (void)error_set(&err, ESTALE, "%s: is not what its config says", p->d.base);
+    if (err.code) {
+        log_warn(context_log(ctx), "Base is not shared: all of it travels, ignoring",
+                 log_str("device", p->d.name), log_str("error", err.text));
+        p->d.sharedbase = false;
+        return false;
+    }
+    memcpy(p->sha256, sum, SHA256_SIZE);
+    return p->has_digest = p->proved = true;
+}
+
 /* ---- Opening ------------------------------------------------------------------------------ */
 
 static int make_parent(const char *path, struct error *err)

@@ -10,21 +10,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 #include "runtime/base/output.h"
 #include "runtime/peer/peer.h"
 
 struct take {
     struct peer *p;
-    struct context ctx; /* of the engine: cancelled with ours, while that counts */
-    struct cancel cancel;
-    atomic_bool ran;
-    int leave; /* eventfd: ends the bridge */
-    pthread_t bridge, greeter, starter, marker;
+    struct bridge bridge; /* the engine is cancelled with us, while that counts */
+    pthread_t greeter, starter, marker;
     bool has_greeter, has_starter, has_marker;
     int mark_rc;
     struct error mark_error;
@@ -32,33 +27,13 @@ struct take {
     int greet_rc;
 };
 
-static void *bridge(void *opaque)
-{
-    struct take *t = opaque;
-    struct pollfd fds[2] = {
-        {.fd = t->leave, .events = POLLIN},
-        {.fd = t->p->ctx->cancel ? t->p->ctx->cancel->fd : -1, .events = POLLIN}};
-
-    while (poll(fds, 2, -1) < 0)
-        ;
-    if (!fds[0].revents && !atomic_load(&t->ran))
-        cancel_request(&t->cancel);
-    return NULL;
-}
-
 /* ---- Room --------------------------------------------------------------------------------- */
 
 /* A base here is shared if it is what the source has: read, not believed. */
-static bool shares(struct plan_device *d, const struct wire_device *offered)
+static bool shares(struct take *t, struct plan_device *d, const struct wire_device *offered)
 {
-    uint8_t sum[SHA256_SIZE];
-
-    if (!(offered->flags & DEVICE_BASE) || !d->d.n_overlays || !d->has_digest ||
-        memcmp(d->sha256, offered->base, SHA256_SIZE) != 0)
-        return false;
-    cleanup_close int fd = open(d->d.base, O_RDONLY | O_CLOEXEC);
-    return fd >= 0 && digest_of_fd(fd, d->d.base, sum, NULL, NULL) == 0 &&
-           memcmp(sum, d->sha256, SHA256_SIZE) == 0;
+    return (offered->flags & DEVICE_BASE) && plan_prove_base(d, t->p->ctx) &&
+           memcmp(d->sha256, offered->base, SHA256_SIZE) == 0;
 }
 
 static int make_room(struct take *t, const struct wire_device *w, const struct pull_options *opt,
@@ -184,7 +159,7 @@ static int offer(void *opaque, const struct wire_device *offered, size_t n, cons
         struct plan_device *d = plan_find(p->plan, offered[i].name);
         if (!d && !(d = plan_add_incoming(p->plan, offered[i].name, err)))
             return -1;
-        shares_base[i] = shares(d, &offered[i]);
+        shares_base[i] = shares(t, d, &offered[i]);
         report_device(p->report, offered[i].name, offered[i].size);
     }
     if ((!p->o->mock && peer_choose(p, err) < 0) || peer_new_assembly(p, err) < 0 ||
@@ -267,7 +242,7 @@ static int run(void *opaque, struct error *err)
 {
     struct take *t = opaque;
 
-    atomic_store(&t->ran, true);
+    atomic_store(&t->bridge.deaf, true);
     if (t->p->o->mock)
         return 0;
     uint64_t start = peer_now_ns();
@@ -293,7 +268,7 @@ static struct stream *reconnect(void *opaque, struct error *err)
 {
     struct take *t = opaque;
 
-    return stream_connect(t->p->o->raddr, &t->p->o->transport, &t->ctx, err);
+    return stream_connect(t->p->o->raddr, &t->p->o->transport, &t->bridge.ctx, err);
 }
 
 /* ---- Start to end ------------------------------------------------------------------------- */
@@ -312,7 +287,7 @@ static int receive(struct take *t, struct migrate_result *result, struct error *
         .opaque = t,
         .watch = &watch,
     };
-    struct stream *stream = stream_connect(p->o->raddr, &p->o->transport, &t->ctx, err);
+    struct stream *stream = stream_connect(p->o->raddr, &p->o->transport, &t->bridge.ctx, err);
 
     if (!stream) {
         atomic_fetch_add(&p->counters.migrations_failed, 1);
@@ -321,7 +296,7 @@ static int receive(struct take *t, struct migrate_result *result, struct error *
     log_info(context_log(p->ctx), "Migrating from", log_str("remote", stream_peer(stream)));
     report_begin(p->report, &p->move, "target", stream_peer(stream));
     atomic_store(&p->counters.receiving, true);
-    int rc = migrate_receive(stream, &host, &options, &t->ctx, result, err);
+    int rc = migrate_receive(stream, &host, &options, &t->bridge.ctx, result, err);
     atomic_store(&p->counters.receiving, false);
     peer_count(p, result, rc < 0 ? err : NULL);
     return rc;
@@ -365,28 +340,13 @@ static int finish(struct take *t, int rc, const struct migrate_result *r, struct
 
 int peer_take(struct peer *p, struct error *err)
 {
-    struct take t = {.p = p, .leave = -1};
+    struct take t = {.p = p};
     struct migrate_result result = {0};
 
-    if (check_vacant(p, err) < 0)
+    if (check_vacant(p, err) < 0 || bridge_start(&t.bridge, p->ctx, p->o->cancel_fd, err) < 0)
         return -1;
-    t.ctx = *p->ctx;
-    t.ctx.cancel = &t.cancel;
-    if (cancel_init(&t.cancel, err) < 0)
-        return -1;
-    t.leave = eventfd(0, EFD_CLOEXEC);
-    int rc = t.leave < 0 ? error_sys(err, "eventfd") : 0;
-    if (rc == 0) {
-        int n = pthread_create(&t.bridge, NULL, bridge, &t);
-        rc = n != 0 ? error_num(err, n, "thread") : 0;
-    }
-    if (rc == 0) {
-        rc = receive(&t, &result, err);
-        rc = finish(&t, rc, &result, err);
-        (void)eventfd_write(t.leave, 1);
-        (void)pthread_join(t.bridge, NULL);
-    }
-    cleanup_close_p(&t.leave);
-    cancel_destroy(&t.cancel);
+    int rc = receive(&t, &result, err);
+    rc = finish(&t, rc, &result, err);
+    bridge_stop(&t.bridge);
     return rc;
 }

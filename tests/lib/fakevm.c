@@ -73,7 +73,8 @@ static struct block *open_file(const char *dir, const char *name, uint64_t pages
         (void)fclose(f);
     }
     int n = snprintf(text, sizeof(text),
-                     "[{\"type\":\"file\",\"path\":\"%s\"},{\"type\":\"dirty\"}]", path);
+                     "[{\"type\":\"file\",\"path\":\"%s\"},{\"type\":\"dirty\",\"expiry\":\"1h\"}]",
+                     path);
     struct block *b = block_open(text, (size_t)n, name, NULL, &err);
     ck_assert_msg(b, "%s", err.text);
     return b;

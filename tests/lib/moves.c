@@ -120,6 +120,8 @@ void move_run(struct move *m, struct fakevm *a, struct fakevm *b)
     m->send.reconnect = m->no_reconnect ? NULL : source_reconnect;
     m->receive.reconnect = m->no_reconnect ? NULL : target_reconnect;
     fakevm_devices(a, devices);
+    if (m->tune)
+        m->tune(devices);
     ck_assert_msg(cancel_init(&meet.target, &err) == 0, "%s", err.text);
     relay_start(&relay, &m->fault);
     struct target_side side = {m, b, &meet, relay.near[1]};

@@ -8,10 +8,11 @@
 
 struct move {
     struct relay_fault fault;
-    struct migrate_send_options send;       /* record and reconnect are set by move_run() */
-    struct migrate_receive_options receive; /* reconnect is set by move_run() */
-    bool no_reconnect;                      /* a lost link stays lost */
-    struct context *source_ctx;             /* may be NULL */
+    struct migrate_send_options send;             /* record and reconnect are set by move_run() */
+    struct migrate_receive_options receive;       /* reconnect is set by move_run() */
+    bool no_reconnect;                            /* a lost link stays lost */
+    void (*tune)(struct migrate_device *devices); /* changes what the source offers; may be NULL */
+    struct context *source_ctx;                   /* may be NULL */
     void (*before_reconnect)(struct fakevm *target); /* the target lost the link; may be NULL */
     /* results */
     bool struck;

@@ -182,6 +182,11 @@ struct dirty *dirty_find(struct block *top)
     return block_find(top, "dirty", &self) ? self : NULL;
 }
 
+uint32_t dirty_block_size(const struct dirty *d)
+{
+    return d->block_size;
+}
+
 uint64_t dirty_size(const struct dirty *d)
 {
     return d->pages.size;

@@ -37,6 +37,9 @@ void dirty_put_back(struct dirty *d, const struct bitmap *pages);
 uint64_t dirty_pages(const struct dirty *d);
 uint64_t dirty_blocks(const struct dirty *d);
 
+/* The layer's blockSize, bytes. */
+uint32_t dirty_block_size(const struct dirty *d);
+
 /* All blocks of blockSize bytes, ordered by how often they were written within the last `expiry`,
  * the quietest first, equals in ascending order. The caller frees *ret_blocks. */
 int dirty_order(const struct dirty *d, uint64_t **ret_blocks, size_t *ret_count, struct error *err);

@@ -59,6 +59,122 @@ UNIT_TEST(precopy_then_last_set)
 }
 END_TEST
 
+/* ---- the knobs of a device, where the guest's part is known exactly ---- */
+
+/* Moves a machine whose guest writes nothing. */
+static void moves_quiet(struct move *m)
+{
+    struct pair p;
+
+    set_up(&p);
+    fakevm_stand_still(&p.a);
+    p.a.rate = p.b.rate = 0;
+    fakevm_run(&p.a);
+    move_run(m, &p.a, &p.b);
+    ck_assert_msg(m->source_rc == 0, "%s", m->source_err.text);
+    ck_assert_ptr_eq(move_check(m, &p.a, &p.b), &p.b);
+    tear_down(&p);
+}
+
+static void quiet_after_four(struct migrate_device *devices)
+{
+    for (size_t d = 0; d < WORLD_DEVICES; d++) {
+        devices[d].min_cycles = 4;
+        devices[d].max_cycles = 100;
+        devices[d].max_dirty_blocks = 1;
+        devices[d].cycle_throttle_ns = 10000000;
+    }
+}
+
+UNIT_TEST(min_cycles_of_quiet_passes)
+{
+    struct move m = {.tune = quiet_after_four};
+    moves_quiet(&m);
+    ck_assert_uint_eq(m.source.rounds,
+                      5); /* "more than minCycles" quiet ones, as upstream has it */
+    ck_assert_uint_ge(m.source.total_ns, 4 * 10000000); /* cycleThrottle between two of them */
+}
+END_TEST
+
+static void never_quiet(struct migrate_device *devices)
+{
+    for (size_t d = 0; d < WORLD_DEVICES; d++) {
+        devices[d].min_cycles = 0;
+        devices[d].max_cycles = 7;
+        devices[d].max_dirty_blocks = 0; /* fewer than none there never are */
+    }
+}
+
+UNIT_TEST(max_cycles_end_it)
+{
+    struct move m = {.tune = never_quiet};
+    moves_quiet(&m);
+    ck_assert_uint_eq(m.source.rounds, 7);
+}
+END_TEST
+
+static void no_cycles(struct migrate_device *devices)
+{
+    for (size_t d = 0; d < WORLD_DEVICES; d++)
+        devices[d].max_cycles = 0;
+}
+
+UNIT_TEST(max_cycles_zero_is_no_round)
+{
+    struct move m = {.tune = no_cycles};
+    moves_well(&m);
+    ck_assert_uint_eq(m.source.rounds, 0);
+}
+END_TEST
+
+/* Which places in the order of what was sent the device's blocks had. */
+struct order_seen {
+    pthread_mutex_t lock;
+    uint64_t n, hot_at, last_at;
+};
+
+static void see_order(void *opaque, enum migrate_trace_kind kind, const char *device,
+                      uint64_t offset, uint64_t length)
+{
+    struct order_seen *o = opaque;
+    (void)length;
+
+    if (kind != MIGRATE_TRACE_SENT || strcmp(device, "memory") != 0)
+        return;
+    lock_scope(&o->lock);
+    o->n++;
+    if (offset < 65536)
+        o->hot_at = o->n;
+    else
+        o->last_at = o->n;
+}
+
+UNIT_TEST(what_changes_often_is_sent_last)
+{
+    struct order_seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct migrate_watch watch = {.trace = see_order, .opaque = &seen};
+    struct move m = {.send = {.concurrency = 1, .watch = &watch}, .tune = no_cycles};
+    struct error err = ERROR_INIT;
+    uint8_t page[4096];
+    struct pair p;
+
+    set_up(&p);
+    fakevm_stand_still(&p.a);
+    p.a.rate = p.b.rate = 0;
+    ck_assert_int_eq(block_read(p.a.blocks[1], page, sizeof(page), 0, &err), 0);
+    for (int i = 0; i < 2000; i++) /* the same content: only that it was written counts */
+        ck_assert_int_eq(block_write(p.a.blocks[1], page, sizeof(page), 0, 0, &err), 0);
+    fakevm_run(&p.a);
+    move_run(&m, &p.a, &p.b);
+    ck_assert_msg(m.source_rc == 0, "%s", m.source_err.text);
+    ck_assert_uint_gt(seen.n, 2);
+    if (seen.hot_at) /* the block may hold zeros alone */
+        ck_assert_uint_gt(seen.hot_at, seen.last_at);
+    ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.b);
+    tear_down(&p);
+}
+END_TEST
+
 UNIT_TEST(everything_before_it_runs)
 {
     struct move m = {.send = {.postcopy = MIGRATE_POSTCOPY_OFF}};

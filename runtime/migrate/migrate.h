@@ -99,6 +99,8 @@ struct migrate_result {
     uint64_t pages_plain, pages_zero, pages_base, pages_resent; /* of 4 KiB */
     uint64_t wants;                                             /* asked for ahead of their turn */
     uint32_t rounds;
+    uint64_t waits, wait_p99_us; /* target: accesses that waited for absent pages, and how long 99
+                                    of 100 of them at most (of the slowest device) */
 };
 
 /* ---- source ---- */

@@ -149,6 +149,10 @@ static int run_it(struct target *t, struct error *err)
         lock_scope(&t->lock);
         t->ran = true;
     }
+    log_info(context_log(t->ctx), "Machine runs here",
+             log_uint("standstill_ms", t->result.suspended_ns / 1000000),
+             log_uint("absent_bytes", absent_pages(t) * TARGET_PAGE),
+             log_uint("total_bytes", t->status.bytes_total));
     (void)say(t, FRAME_RUNNING, 0, NULL); /* a broken link is the hearing thread's to find */
     (void)target_say_done(t, NULL);
     if (t->options->running)
@@ -565,6 +569,11 @@ int migrate_receive(struct stream *stream, const struct migrate_host *host,
     if (rc < 0 && err) {
         *err = why;
         error_wrap(err, "migration, %s", migrate_stage_name(t->status.stage));
+    }
+    for (size_t i = 0; i < t->n; i++) {
+        uint64_t n, us = pull_wait_us(t->devices[i].pull, 99, &n);
+        t->result.waits += n;
+        t->result.wait_p99_us = us > t->result.wait_p99_us ? us : t->result.wait_p99_us;
     }
     target_set_link(t, NULL);
     t->result.total_ns = link_now_ns() - t->start_ns;

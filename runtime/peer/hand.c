@@ -12,7 +12,10 @@ struct hand {
     struct peer *p;
     struct listener *listener;
     const struct context *stop;
-    uint8_t *state; /* owned: what save() gave, for keep() */
+    pthread_t flusher; /* brings to disk what was written before the migration, in the background */
+    bool has_flusher;
+    uint64_t flushes; /* counted before */
+    uint8_t *state;   /* owned: what save() gave, for keep() */
     size_t state_len;
 };
 
@@ -46,11 +49,28 @@ static int flush_memory(struct peer *p, struct error *err)
     return 0;
 }
 
+static void *flush_early(void *opaque)
+{
+    (void)flush_memory(((struct hand *)opaque)->p, NULL); /* prepare() finds out what is wrong */
+    return NULL;
+}
+
+static void join_flusher(struct hand *h)
+{
+    if (h->has_flusher)
+        (void)pthread_join(h->flusher, NULL);
+    h->has_flusher = false;
+}
+
 static int flush(void *opaque, struct error *err)
 {
     struct hand *h = opaque;
 
-    atomic_fetch_add(&h->p->counters.flushes, 1);
+    uint64_t n = atomic_fetch_add(&h->p->counters.flushes, 1);
+
+    /* The first look: the suspension is near. */
+    if (!h->p->o->mock && n == h->flushes)
+        h->has_flusher = pthread_create(&h->flusher, NULL, flush_early, h) == 0;
     return h->p->o->mock ? assembly_flush(h->p->a, err) : vmm_flush(assembly_vmm(h->p->a), err);
 }
 
@@ -58,10 +78,12 @@ static int flush(void *opaque, struct error *err)
  * the time in which the machine stands still; its state's place is taken as well. */
 static int prepare(void *opaque, struct error *err)
 {
-    struct peer *p = ((struct hand *)opaque)->p;
+    struct hand *h = opaque;
+    struct peer *p = h->p;
 
     if (p->o->mock)
         return 0;
+    join_flusher(h);
     cleanup_free uint8_t *zeros = calloc(1, STATE_PLACE);
     if (!zeros)
         return error_oom(err);
@@ -289,12 +311,14 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
     report_begin(p->report, &p->move, "source", stream_peer(stream));
     for (size_t i = 0; i < n; i++)
         report_device(p->report, devices[i].name, block_size(devices[i].block));
+    h->flushes = atomic_load(&p->counters.flushes);
     atomic_store(&p->counters.sending, true);
     p->bridge = &bridge;
     int rc = migrate_send(stream, devices, n, &machine, &options, &bridge.ctx, result, err);
     p->bridge = NULL;
     bridge_stop(&bridge);
     atomic_store(&p->counters.sending, false);
+    join_flusher(h);
     (void)set_lazy(p, false, NULL);
     free(h->state);
     h->state = NULL;

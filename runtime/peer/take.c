@@ -326,7 +326,8 @@ static int finish(struct take *t, int rc, const struct migrate_result *r, struct
     log_info(context_log(p->ctx), "Completed all device migrations",
              log_uint("ms", r->total_ns / 1000000),
              log_uint("suspended_ms", r->suspended_ns / 1000000),
-             log_uint("bytes_received", r->bytes_received), log_uint("wants", r->wants));
+             log_uint("bytes_received", r->bytes_received), log_uint("wants", r->wants),
+             log_uint("waits", r->waits), log_uint("wait_p99_us", r->wait_p99_us));
     /* Should it crash here: its files say what it was. */
     if (!p->o->mock && peer_write_config(p, err) < 0)
         return -1;

@@ -10,11 +10,13 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/block/layer.h"
 #include "runtime/block/pages.h"
 
 #define STRIPES 64u
+#define PULL_WAIT_STEPS 256u
 
 struct stripe {
     pthread_mutex_t lock; /* guards the pages' bits of its blocks, and asked */
@@ -29,6 +31,7 @@ struct pull {
     struct pages local; /* a subset of here */
     struct pages asked; /* blocks: request() was called */
     atomic_ullong absent;
+    atomic_ullong waits[PULL_WAIT_STEPS]; /* how often a wait took so long, see wait_step() */
     struct stripe
         stripes[STRIPES]; /* of block b: stripes[b % STRIPES]. Lock order: stripe, fail_lock */
 
@@ -62,6 +65,30 @@ static void set_here(struct pull *p, uint64_t first, uint64_t end)
     }
 }
 
+/* Waits are counted in steps of an eighth of a power of two, of microseconds. */
+static unsigned wait_step(uint64_t us)
+{
+    unsigned log = us < 8 ? 3 : 63 - (unsigned)__builtin_clzll(us);
+    uint64_t eighth = us >> (log - 3) & 7;
+    unsigned step = us < 8 ? (unsigned)us : 8 * (log - 2) + (unsigned)eighth;
+
+    return step < PULL_WAIT_STEPS ? step : PULL_WAIT_STEPS - 1;
+}
+
+/* The longest wait that step counts. */
+static uint64_t wait_limit(unsigned step)
+{
+    return step < 8 ? step : ((UINT64_C(9) + step % 8) << (step / 8 - 1)) - 1;
+}
+
+static uint64_t now_us(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
 static int give_up(struct pull *p, struct error *err)
 {
     if (atomic_load(&p->cancelled))
@@ -76,10 +103,12 @@ static int give_up(struct pull *p, struct error *err)
 static int await(struct pull *p, uint64_t block, uint64_t first, uint64_t end, struct error *err)
 {
     struct stripe *s = stripe_of(p, block);
+    uint64_t since = 0;
     int rc = 0;
 
     (void)pthread_mutex_lock(&s->lock);
     while (pages_next(&p->here, first, end, false) < end) {
+        since = since ? since : now_us();
         if ((atomic_load(&p->failed) || atomic_load(&p->cancelled)) && (rc = give_up(p, err)) < 0)
             break;
         if (!pages_set(&p->asked, block, block + 1)) {
@@ -93,6 +122,8 @@ static int await(struct pull *p, uint64_t block, uint64_t first, uint64_t end, s
         (void)pthread_mutex_lock(&s->lock);
     }
     (void)pthread_mutex_unlock(&s->lock);
+    if (rc == 0 && since)
+        (void)atomic_fetch_add(&p->waits[wait_step(now_us() - since)], 1);
     if (rc < 0)
         return error_wrap(err, "device %s: block %llu", block_name(p->next),
                           (unsigned long long)block);
@@ -453,6 +484,22 @@ int pull_wait(struct pull *p, struct error *err)
         if (give_up(p, err) < 0)
             return error_wrap(err, "device %s", block_name(p->next));
         pthread_cond_wait(&p->all_here, &p->done_lock);
+    }
+    return 0;
+}
+
+uint64_t pull_wait_us(const struct pull *p, unsigned percentile, uint64_t *ret_count)
+{
+    uint64_t total = 0, seen = 0;
+    unsigned i;
+
+    for (i = 0; i < PULL_WAIT_STEPS; i++)
+        total += atomic_load(&p->waits[i]);
+    *ret_count = total;
+    for (i = 0; i < PULL_WAIT_STEPS; i++) {
+        seen += atomic_load(&p->waits[i]);
+        if (seen > 0 && seen * 100 >= total * percentile)
+            return wait_limit(i);
     }
     return 0;
 }

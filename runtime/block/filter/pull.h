@@ -64,6 +64,10 @@ void pull_again(struct pull *p);
 
 uint64_t pull_absent(const struct pull *p); /* pages */
 
+/* How long accesses of absent pages have had to wait, in microseconds: so many percent of them no
+ * longer than this (to an eighth). *ret_count: how many there were. */
+uint64_t pull_wait_us(const struct pull *p, unsigned percentile, uint64_t *ret_count);
+
 /* The first absent page's offset at or after `from`; size of the device when there is none. */
 uint64_t pull_next_absent(const struct pull *p, uint64_t from);
 

@@ -313,12 +313,16 @@ static void host_gone(struct device *d, struct conn *c, uint64_t now)
     tell(d, c, PENDING_SHUTDOWN);
 }
 
-/* Credit is news to the guest when it has become worth a packet. */
+/* Credit is news to the guest when it has become worth a packet: half of what it lets be on its
+ * way. That is at most its own buffer, even if ours is larger: Linux has been limiting itself so
+ * since 2026 ("vsock/virtio: cap TX credit to local buffer size"), and would wait for ever. */
 static void forwarded(struct device *d, struct conn *c, uint32_t n)
 {
+    uint32_t window = c->buf_alloc < c->peer_buf_alloc ? c->buf_alloc : c->peer_buf_alloc;
+
     c->forwarded += n;
     d->count.bytes_from_guest += n;
-    if (c->state == CONN_OPEN && c->forwarded - c->told >= c->buf_alloc / 4)
+    if (c->state == CONN_OPEN && c->forwarded - c->told >= window / 2)
         tell(d, c, PENDING_CREDIT);
 }
 

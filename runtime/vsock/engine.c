@@ -450,6 +450,8 @@ static void *thread(void *arg)
         at = tick_hellos(v, now);
         if (at < next)
             next = at;
+        if (v->running && !v->failed && v->queues.due < next)
+            next = v->queues.due;
         bury(v);
         listen_more(v);
         if (!v->listening && v->listener >= 0 && next > now + ACCEPT_PAUSE_MS * 1000000u)
@@ -619,6 +621,10 @@ int engine_run(struct vsock *v, struct error *err)
 
 void engine_halt(struct vsock *v)
 {
+    struct error err = ERROR_INIT;
+
+    if (v->running && !v->failed && queues_halt(&v->queues, &err) < 0)
+        log_debug(v->log, "vsock: rings left as they are, ignoring", log_str("why", err.text));
     v->running = false;
     device_reset(v->queues.device);
 }

@@ -30,6 +30,7 @@ struct queues {
     struct ring rings[QUEUES];
     bool tx_work;     /* the guest may have put something into its transmit ring */
     bool rx_starving; /* packets wait for buffers of the guest; a kick will tell */
+    uint64_t due;     /* when queues_pump() must be called again; UINT64_MAX = need not */
     uint8_t *scratch; /* one packet */
 };
 
@@ -42,6 +43,9 @@ int queues_kick(struct queues *q, unsigned ring, struct error *err);
 /* Moves packets both ways. *ret_more: there is more that could move now. Returns 0, or -1 when the
  * guest broke a ring: the device must be reset and the rings not be used before queues_start(). */
 int queues_pump(struct queues *q, uint64_t now, bool *ret_more, struct error *err);
+
+/* Before the rings of a guest that broke none are stopped: writes what was held back. Returns 0. */
+int queues_halt(struct queues *q, struct error *err);
 
 void queues_destroy(struct queues *q); /* rings, memory table and scratch, not the device */
 

@@ -237,9 +237,14 @@ void ring_push(struct ring *r, uint16_t head, uint32_t len)
     r->used_idx++;
 }
 
+uint16_t ring_unflushed(const struct ring *r)
+{
+    return (uint16_t)(r->used_idx - r->flushed);
+}
+
 int ring_flush(struct ring *r, const struct memory *m, bool *ret_notify, struct error *err)
 {
-    uint16_t old = r->flushed, n = (uint16_t)(r->used_idx - r->flushed), event;
+    uint16_t old = r->flushed, n = ring_unflushed(r), event;
     uint32_t first = old % r->num, run;
     uint8_t raw[2];
 

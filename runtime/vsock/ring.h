@@ -84,6 +84,9 @@ void ring_unget(struct ring *r);
  * ring_flush(). */
 void ring_push(struct ring *r, uint16_t head, uint32_t len);
 
+/* Used entries that ring_flush() would write. */
+uint16_t ring_unflushed(const struct ring *r);
+
 /* Writes what was pushed. *ret_notify: the guest wants an interrupt for it. Returns 0 or -1. */
 int ring_flush(struct ring *r, const struct memory *m, bool *ret_notify, struct error *err);
 

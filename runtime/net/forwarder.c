@@ -11,44 +11,20 @@
  *                        local daddr: protocol . port -> ...                          (wildcard)
  *   postrouting:         what comes from a loopback address goes out as the veth's
  *
- * A packet from 127.0.0.1 may leave by a veth, and its answer come back, only with route_localnet
- * on that veth; the answer to ::1 needs a local route by way of it. Both are there only for a
- * namespace that a loopback or wildcard forward leads to. What comes from outside for a loopback
- * address is dropped before anything is translated back, so neither opens the host's loopback to a
- * guest.
- *
- * The table has the owner flag: it ends with our process, however that ends.
+ * Loopback addresses need more (forwarder_targets.h). The table has the owner flag: it ends with
+ * our process, however that ends.
  */
 #include <fcntl.h>
 #include <inttypes.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "runtime/net/hold.h"
+#include "runtime/net/forwarder_targets.h"
 #include "runtime/net/net.h"
-#include "runtime/net/netlink.h"
 #include "runtime/net/netns.h"
-#include "runtime/net/plan.h"
 #include "runtime/net/rules.h"
-
-/* A namespace that forwards lead to. */
-struct target {
-    char netns[NET_NAME_MAX];
-    bool has[2];
-    struct net_addr addr[2]; /* of its veth: IPv4, IPv6 */
-    int veth;                /* the other end's index on the host */
-    char veth_name[IFNAMSIZ];
-    bool loopback[2]; /* a loopback or wildcard forward leads here */
-    struct hold *hold;
-};
-
-struct targets {
-    struct target *items;
-    size_t count;
-};
 
 struct entry {
     struct net_addr addr; /* what clients ask for */
@@ -175,70 +151,6 @@ struct net_forwarder *net_forwarder_start(const char *host_veth_cidr, const char
     return fw;
 }
 
-struct look {
-    const struct net_forwarder *fw;
-    struct target *t;
-};
-
-/* Inside the namespace: its address in our pools, and its link's other end. */
-static int look_inside(void *opaque, struct error *err)
-{
-    const struct look *l = opaque;
-    cleanup_nl struct nl *nl = nl_new(err);
-    cleanup_free struct nl_address_info *all = NULL;
-    size_t count;
-    int link = 0;
-
-    if (!nl || nl_addresses(nl, &all, &count, err) < 0)
-        return -1;
-    for (size_t i = 0; i < count; i++) {
-        const int v = all[i].addr.family == AF_INET6;
-
-        if (l->t->has[v] || !net_cidr_contains(&l->fw->pools[v], &all[i].addr))
-            continue;
-        l->t->has[v] = true;
-        l->t->addr[v] = all[i].addr;
-        link = all[i].index;
-    }
-    if (link == 0) {
-        char a[NET_CIDR_TEXT_MAX], b[NET_CIDR_TEXT_MAX];
-
-        return error_set(err, EADDRNOTAVAIL,
-                         "network namespace %s has no address in --host-veth-cidr %s or "
-                         "--host-veth-cidr6 %s; give those that drafter-nat was given",
-                         l->t->netns, net_cidr_format(&l->fw->pools[0], a),
-                         net_cidr_format(&l->fw->pools[1], b));
-    }
-    return nl_peer_index(nl, link, &l->t->veth, err);
-}
-
-static int find_target(struct net_forwarder *fw, struct targets *targets, const char *netns,
-                       struct target **ret, struct error *err)
-{
-    for (size_t i = targets->count; i-- > 0;) {
-        if (strcmp(targets->items[i].netns, netns) == 0) {
-            *ret = &targets->items[i];
-            return 0;
-        }
-    }
-    struct target *more = reallocarray(targets->items, targets->count + 1, sizeof(*targets->items));
-    if (!more)
-        return error_oom(err);
-    targets->items = more;
-    struct target *t = &more[targets->count];
-    struct look l = {.fw = fw, .t = t};
-    *t = (struct target){0};
-    memcpy(t->netns, netns, strnlen(netns, sizeof(t->netns) - 1));
-    cleanup_close int fd = net_open_namespace(netns, err);
-    if (fd < 0 || net_run_in(fd, look_inside, &l, err) < 0)
-        return -1;
-    if (t->veth > 0 && !if_indextoname((unsigned)t->veth, t->veth_name))
-        t->veth = 0; /* its other end is elsewhere: no loopback forwards, else well */
-    targets->count++;
-    *ret = t;
-    return 0;
-}
-
 static int add_entry(struct entries *e, const struct entry *one, struct error *err)
 {
     if (e->count == e->room) {
@@ -299,7 +211,7 @@ static int resolve(struct net_forwarder *fw, const struct net_forwards *list,
         const struct net_forward *f = &list->items[i];
         char text[256];
         struct target *t = NULL;
-        int rc = find_target(fw, targets, f->netns, &t, err);
+        int rc = forwarder_target_find(fw->pools, targets, f->netns, &t, err);
 
         for (int v = 0; rc == 0 && v < 2; v++) {
             const bool wanted = f->both ? t->has[v] : (f->addr.family == AF_INET6) == v;
@@ -491,57 +403,6 @@ static void retake_ports(struct entries *e)
     }
 }
 
-static int release_targets(struct targets *targets, struct error *err)
-{
-    cleanup_nl struct nl *nl = NULL;
-    struct error why;
-    int rc = 0, last;
-
-    for (size_t i = 0; i < targets->count; i++) {
-        struct target *t = &targets->items[i];
-
-        if (!t->hold)
-            continue;
-        if (hold_release(t->hold, &last, &why) < 0 && rc == 0)
-            rc = error_set(err, why.code, "%s", why.text);
-        t->hold = NULL;
-        const int index = last ? (int)if_nametoindex(t->veth_name) : 0;
-        if (index == 0 || !(nl || (nl = nl_new(&why))))
-            continue;
-        nl_loopback_route(nl, index, false);
-        if (nl_flush(nl, &why) < 0 && rc == 0)
-            rc = error_set(err, why.code, "%s", why.text);
-    }
-    free(targets->items);
-    *targets = (struct targets){0};
-    return rc;
-}
-
-/* Lets loopback addresses pass over the veths that need it. */
-static int open_loopback(struct net_forwarder *fw, struct targets *targets, struct error *err)
-{
-    cleanup_nl struct nl *nl = nl_new(err);
-
-    if (!nl)
-        return -1;
-    for (size_t i = 0; i < targets->count; i++) {
-        struct target *t = &targets->items[i];
-        char name[64];
-
-        if (t->veth == 0 || !(t->loopback[0] || t->loopback[1]))
-            continue;
-        (void)snprintf(name, sizeof(name), "net/ipv4/conf/%s/route_localnet", t->veth_name);
-        if (hold_sysctl(fw->host, name, "1", &t->hold, err) < 0)
-            return -1;
-        if (t->loopback[1]) {
-            nl_loopback_route(nl, t->veth, true);
-            if (nl_flush(nl, err) < 0)
-                return -1;
-        }
-    }
-    return 0;
-}
-
 static int apply(struct net_forwarder *fw, struct entries *new, struct targets *targets,
                  struct error *err)
 {
@@ -551,7 +412,8 @@ static int apply(struct net_forwarder *fw, struct entries *new, struct targets *
     size_t len;
 
     if (change_begin(&del, err) < 0 || change_begin(&add, err) < 0 ||
-        merge(&fw->entries, new, &del, &add, err) < 0 || open_loopback(fw, targets, err) < 0)
+        merge(&fw->entries, new, &del, &add, err) < 0 ||
+        forwarder_targets_open(fw->host, targets, err) < 0)
         return -1;
     FILE *f = open_memstream(&text, &len);
     if (!f)
@@ -578,7 +440,7 @@ int net_forwarder_apply(struct net_forwarder *fw, const struct net_forwards *lis
     if (resolve(fw, list, &new, &targets, err) < 0 || apply(fw, &new, &targets, err) < 0) {
         free_entries(&new);
         retake_ports(&fw->entries);
-        (void)release_targets(&targets, &why);
+        (void)forwarder_targets_release(&targets, &why);
         return -1;
     }
     take_over_sockets(&fw->entries, &new);
@@ -588,7 +450,7 @@ int net_forwarder_apply(struct net_forwarder *fw, const struct net_forwards *lis
     fw->entries = new;
     struct targets old = fw->targets;
     fw->targets = targets;
-    if (release_targets(&old, &why) < 0)
+    if (forwarder_targets_release(&old, &why) < 0)
         log_warn(context_log(fw->ctx), "could not set back a setting, ignoring",
                  log_str("error", why.text));
     return 0;
@@ -605,7 +467,7 @@ int net_forwarder_stop(struct net_forwarder *fw, struct error *err)
         return 0;
     rules_close(fw->rules); /* the table goes with it */
     free_entries(&fw->entries);
-    int rc = release_targets(&fw->targets, err);
+    int rc = forwarder_targets_release(&fw->targets, err);
     free(fw);
     return rc;
 }

@@ -481,6 +481,11 @@ static int start(struct net_nat *nat, const char *uplink, struct error *err)
     if (!nl || netns_cookie(&nat->host, err) < 0 || find_uplinks(nat, uplink, nl, err) < 0 ||
         netns_prepare(err) < 0 || check_foreign(nat, err) < 0 || lock_host(nat, err) < 0)
         return -1;
+    if (netns_names_hidden())
+        log_warn(context_log(nat->ctx),
+                 "the namespaces' names are seen by this program alone: in a network namespace of "
+                 "its own, start it by 'nsenter --net=FILE' instead of 'ip netns exec'",
+                 log_str("folder", NET_NAMESPACE_DIR));
     if (sweep(nat, false, &removed, err) < 0 || check_addresses(nat, nl, err) < 0)
         return -1;
     if (removed > 0)

@@ -27,6 +27,7 @@
 #define MARK_MAX 64
 #define PATH_SIZE 128
 
+_Static_assert(sizeof(NET_NAMESPACE_DIR) <= 11, "and is told from longer ones in mountinfo");
 _Static_assert(sizeof(MARK_DIR "/") + NET_NAME_MAX < PATH_SIZE, "a path holds any name");
 
 struct run_in {
@@ -120,6 +121,24 @@ int netns_prepare(struct error *err)
         mount("", NET_NAMESPACE_DIR, "none", MS_SHARED | MS_REC, NULL) < 0)
         return error_sys(err, "make %s a shared mount", NET_NAMESPACE_DIR);
     return 0;
+}
+
+bool netns_names_hidden(void)
+{
+    /* "ID PARENT MAJ:MIN ROOT POINT OPTIONS [TAG...] - ...", proc(5); the last one is on top */
+    cleanup_fclose FILE *f = fopen("/proc/self/mountinfo", "re");
+    char line[4096], point[sizeof(NET_NAMESPACE_DIR) + 1];
+    bool hidden = false;
+
+    while (f && fgets(line, sizeof(line), f)) {
+        char *end = strstr(line, " - ");
+        if (!end || sscanf(line, "%*s %*s %*s %*s %11s", point) != 1 ||
+            strcmp(point, NET_NAMESPACE_DIR) != 0)
+            continue;
+        *end = '\0';
+        hidden = strstr(line, " master:") != NULL;
+    }
+    return hidden;
 }
 
 /* Returns 1, or 0 when there is none or it is not one of our writing. */

@@ -8,6 +8,7 @@
 #ifndef RUNTIME_NET_NETNS_H
 #define RUNTIME_NET_NETNS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "runtime/base/error.h"
@@ -24,6 +25,10 @@ int netns_cookie(uint64_t *ret, struct error *err);
 
 /* Makes both folders; /run/netns becomes a shared mount, as `ip netns add` does. Returns 0. */
 int netns_prepare(struct error *err);
+
+/* Whether names made here are seen in this mount namespace only, while another one, of which it is
+ * a slave (mount_namespaces(7)), looks into the same folder: so it is below `ip netns exec`. */
+bool netns_names_hidden(void);
 
 /* What stands under a name. host: cookie of the host. Returns 0. */
 int netns_look(const char *name, uint64_t host, enum netns_owner *ret, struct error *err);

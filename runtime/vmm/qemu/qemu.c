@@ -436,6 +436,25 @@ static int save(struct vmm *vmm, const char *state, uint64_t deadline, struct er
     return qemu_state_write(file, what, vmm->features.version, vmm->machine, data, len, err);
 }
 
+/* A state saved with a user-mode network has a section of that network, which nothing but such a
+ * network can read: an idle one does, for as long as the load takes. Sections start with the length
+ * of their name and the name (QEMU, docs/devel/migration.rst). */
+static bool needs_idle_network(const struct vmm *vmm, const void *data, size_t len)
+{
+    return vmm->machine->nic.kind != VMM_NIC_USER && memmem(data, len, "\005slirp", 6);
+}
+
+static int idle_network(struct qemu *q, bool there, uint64_t deadline, struct error *err)
+{
+    struct json_object *args = one_string("id", "idle");
+
+    if (there) {
+        json_object_object_add(args, "type", json_object_new_string("user"));
+        json_object_object_add(args, "restrict", json_object_new_boolean(1));
+    }
+    return qmp_execute(q->qmp, there ? "netdev_add" : "netdev_del", args, -1, deadline, NULL, err);
+}
+
 /* Reads the state and checks it. The version of a QEMU that has not greeted yet is not known: then
  * what does not depend on it. */
 static int read_state(struct vmm *vmm, const char *state, struct error *err)
@@ -465,6 +484,9 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
 
     if (!q->stream && read_state(vmm, state, err) < 0)
         return -1;
+    const bool idle = needs_idle_network(vmm, q->stream, q->stream_len);
+    if (idle && idle_network(q, true, deadline, err) < 0)
+        return -1;
     cleanup_close int stream = give_socket(q, deadline, err);
     if (stream < 0 || qmp_execute(q->qmp, "migrate-incoming", one_string("uri", "fd:state"), -1,
                                   deadline, NULL, err) < 0)
@@ -473,9 +495,10 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
         return -1;
     cleanup_free_p(&q->stream);
     cleanup_close_p(&stream);
-    if (wait_migration(q, deadline, err) < 0)
+    if (wait_migration(q, deadline, err) < 0 ||
+        expect_status(q, deadline, "paused", "prelaunch", err) < 0)
         return -1;
-    return expect_status(q, deadline, "paused", "prelaunch", err);
+    return idle ? idle_network(q, false, deadline, err) : 0;
 }
 
 const struct vmm_driver vmm_qemu_driver = {

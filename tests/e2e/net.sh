@@ -15,7 +15,7 @@ if [ -z "${NET_TEST_INSIDE:-}" ]; then
 fi
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
-plan 71
+plan 95
 
 pids=
 outside() { ip netns exec outer "$@"; }
@@ -123,7 +123,8 @@ fails "a malformed CIDR is refused by name" 2 '--blocked-subnet-cidr: "10.0.15" 
 fails "an uplink that is not there is refused" 1 '--host-interface eth7' drafter-nat --host-interface eth7
 fails "a pool that holds the host's own address is refused" 1 '192.0.2.2/24 of link up0' \
     drafter-nat --namespace-veth-cidr 192.0.2.0/24 --blocked-subnet-cidr 192.0.2.0/24
-mkdir -m 755 bin
+fails "nor is one of IPv6 taken that is malformed" 2 '--host-veth-cidr6: "fdd7::/129"' drafter-nat --host-veth-cidr6 fdd7::/129
+fails "or that overlaps" 2 '--host-veth-cidr6 .* and --namespace-veth-cidr6 .* overlap' drafter-nat --namespace-veth-cidr6 fdd7:af7e:4000:8::/80
 cp "$TEST_TOP/runtime/drafter-nat" "$TEST_TOP/runtime/drafter-forwarder" /run/
 fails "without root it says so" 1 'needs root' setpriv --reuid 65534 --clear-groups /run/drafter-nat
 fails "nor does the forwarder run" 1 'needs root' setpriv --reuid 65534 --clear-groups /run/drafter-forwarder
@@ -139,8 +140,23 @@ is "and undoes what was done" "$(traces)" ''
 is "with the sysctls" "$(sysctls)" "$sysctls_before"
 
 blocked="--blocked-subnet-cidr 10.0.15.0/24,198.51.100.0/24 --blocked-subnet-cidr6 fdd7:af7e:4000:f::/64,2001:db8:b::/48"
+# Killed when some are there, half made.
+drafter-nat --namespaces 200 2>killed.log &
+killed=$!
+cleanup kill -9 $killed
+ok "(killed half-way)" wait_for 30 ip netns exec ark7 true
+kill -9 $killed
+wait $killed 2>/dev/null
+ip netns exec ark7 sh -c 'exec sleep 1000' & # a machine that goes on, in a namespace that is no longer wanted
+cleanup kill $!
+mkdir socket
+socat -u UNIX-RECV:socket/notify OPEN:notified,creat,append &
+cleanup kill $!
+wait_for 10 test -S socket/notify
 # shellcheck disable=SC2086
-ok "starts and says when it is ready" nat --namespaces 3 $blocked
+NOTIFY_SOCKET=$PWD/socket/notify ok "the next one mends that, and says when it is ready" nat --namespaces 3 $blocked
+ok "to systemd too" wait_for 10 grep -q READY=1 notified
+is "and has removed the others" "$(ls /run/netns | grep -c '^ark') $(ip -o link | grep -c veth1)" '3 3'
 kill -0 "$nat_pid" || { diag "$(cat drafter-nat.log)"; exit 1; }
 fails "a second one is refused" 1 'another drafter-nat' drafter-nat --namespaces 3
 for g in 0 1; do
@@ -167,6 +183,10 @@ ip -n guest0 address add 10.0.15.2/32 dev eth0
 address=TCP4:192.0.2.1:7,bind=10.0.15.2
 is "a guest cannot speak for another" "$(answer guest 0)" ''
 ip -n guest0 address delete 10.0.15.2/32 dev eth0
+ip -n guest0 -6 address add fdd7:af7e:4000:f::2/128 dev eth0 nodad
+address='TCP6:[2001:db8::1]:7,bind=[fdd7:af7e:4000:f::2]'
+is "nor in IPv6" "$(answer guest 0)" ''
+ip -n guest0 -6 address delete fdd7:af7e:4000:f::2/128 dev eth0
 
 # Forwards.
 fails "a namespace that is not there is named" 1 'ark9 is not there' drafter-forwarder -p 1234:1@ark9
@@ -201,6 +221,8 @@ reached "tcp, wildcard, IPv6, from outside" 'TCP6:[2001:db8::2]:5001' from outsi
 reached "tcp, wildcard, IPv6, by loopback" 'TCP6:[::1]:5001' from env
 reached "udp, from outside, IPv4" UDP4:192.0.2.2:53 from outside
 reached "udp, from outside, IPv6" 'UDP6:[2001:db8::2]:54' from outside
+unreached "a blocked subnet does not reach a guest by a forward (IPv4)" TCP4:192.0.2.2:5000,bind=198.51.100.1 outside
+unreached "nor in IPv6" 'TCP6:[2001:db8::2]:5001,bind=[2001:db8:b::1]' outside
 unreached "a loopback forward is not for the outside" TCP4:192.0.2.2:3333 outside
 unreached "a guest does not reach another by a forward" TCP4:192.0.2.2:4000 guest 0
 is "route_localnet only where needed" "$(cat /proc/sys/net/ipv4/conf/{all,lo,ark0-veth1,ark1-veth1}/route_localnet | tr '\n' ' ')" '0 0 1 0 '
@@ -226,6 +248,13 @@ reached "and what was in force stays" TCP4:192.0.2.2:5002 from outside
 kill -9 "$fw_pid"
 wait "$fw_pid" 2>/dev/null
 ok "a killed forwarder's rules end with it" wait_for 10 sh -c '! nft list tables | grep drafter_forwarder'
+ok "the short form" forwarder -p 3333:6379/tcp@ark0 -p 192.0.2.2:5300-5301:53-54/udp@ark1
+reached "without an address: IPv4" TCP4:192.0.2.2:3333 from outside
+reached "and IPv6" 'TCP6:[2001:db8::2]:3333' from outside
+reached "a range of udp" UDP4:192.0.2.2:5300 from outside
+stop "$fw_pid"
+fails "ranges that differ in length are refused" 1 'equally long' drafter-forwarder -p 1000-1002:1-2@ark0
+fails "a file that is not there is named" 1 'nothing.json' drafter-forwarder --port-forwards @nothing.json
 awk 'BEGIN { printf "["; for (i = 0; i < 1000; i++) printf "%s{\"netns\":\"ark%d\",\"internalPort\":\"6379\",\"externalAddr\":\"127.0.0.1:%d\"}", i ? "," : "", i % 2, 20000 + i; print "]" }' >thousand.json
 ok "1,000 forwards" forwarder --port-forwards @thousand.json
 reached "the first of them" TCP4:127.0.0.1:20000 from env
@@ -244,6 +273,20 @@ is "and keeps its own, less what it no longer wants" "$(stat -L -c %i /run/netns
 reached "where a guest reaches the outside again" TCP4:192.0.2.1:7 from guest 0
 stop "$nat_pid" INT
 is "SIGINT takes everything away" "$(traces)" ''
+# Otherwise than by default.
+ip -n outer -6 route add fdd7:af7e:4000:f::/64 via 2001:db8::2
+nat --namespaces 2 --ipv6-routed
+give_guest 0
+reached "routed IPv6: a guest goes out as itself" 'TCP6:[2001:db8::1]:7' 'fdd7:af7e:4000:0*f:0*:0*:0*:0*1|fdd7:af7e:4000:f::1' guest 0
+reached "and is reached by its address" 'TCP6:[fdd7:af7e:4000:f::1]:6379' from outside
+reached "IPv4 is translated all the same" TCP4:192.0.2.1:7 'c000:0202|192\.0\.2\.2' guest 0
+stop "$nat_pid"
+nat --namespaces 2 --ipv6=false --allow-incoming-traffic=false
+give_guest 0
+reached "no incoming traffic: a guest reaches the outside" TCP4:192.0.2.1:7 from guest 0
+unreached "and the host does not reach it" TCP4:10.0.8.1:6379 env
+is "without IPv6 nothing of it is set" "$(cat /proc/sys/net/ipv6/conf/all/forwarding)" 0
+stop "$nat_pid"
 iptables -P FORWARD DROP
 nat --namespaces 2
 ok "a policy that drops what we forward is warned of" grep -q 'drops forwarded packets' drafter-nat.log
@@ -251,5 +294,20 @@ iptables -P FORWARD ACCEPT
 stop "$nat_pid" TERM
 is "SIGTERM takes everything away" "$(traces)" ''
 is "the sysctls are set back" "$(sysctls)" "$sysctls_before"
+# A network namespace as a host of its own, beside this one.
+ip netns add inner
+ip -n inner link set lo up
+nat --namespaces 2
+: >inner.ready
+nsenter --net=/run/netns/inner drafter-nat --namespaces 2 --host-interface lo --namespace-prefix in --ready-fd 7 7>inner.ready 2>inner.log &
+inner=$!
+cleanup kill -9 $inner
+ok "two hosts at once" wait_line 60 inner.ready ready
+is "each has its own" "$(ip netns exec inner ip -o link | grep -c 'in[01]-veth1') $(ip -o link | grep -c 'in[01]-veth1')" '2 0'
+stop "$nat_pid"
+ok "and the other one's stay" ip netns exec in1 ip link show tap0
+stop $inner
+timeout 5 ip netns exec inner drafter-nat --namespaces 1 --host-interface lo --namespace-prefix in 2>inner.log
+ok "names that nobody else sees are warned of" grep -q 'seen by this program alone' inner.log
 others >others.after
 is "the rules of others are as they were" "$(cat others.after)" "$(cat others.before)"

@@ -9,7 +9,6 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,289 +16,17 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <zlib.h>
 
-#include "runtime/base/digest.h"
 #include "runtime/base/io.h"
 #include "runtime/base/output.h"
-#include "runtime/base/spawn.h"
+#include "tests/lib/hazard.h"
 #include "tests/lib/layout.h"
-#include "tests/lib/tar_make.h"
 #include "tests/lib/unit.h"
-
-#define PASSWD "root:x:0:0::/root:\nredis:x:101:102::/data:\n"
-
-struct hazard {
-    const char *layers; /* scripts of tar_make.h, "--" between them; VICTIM is its absolute path */
-    const char *config; /* of the image's "config" object, {} when NULL */
-    const char *want; /* a listing of the root; "!PATTERN": an error, fnmatch(3); NULL: any tree */
-    const char *flag; /* of oci-unpack and oci-build */
-    void (*tar)(struct tar_make *t, size_t layer); /* makes or damages a layer's tar */
-    void (*layout)(void);                          /* damages the layout when it is done */
-    bool gzip;
-};
-
-static struct error err;
-
-/* -- the image --------------------------------------------------------------------------------- */
-
-static char *victim;
-
-static void put_file(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "w");
-
-    ck_assert_ptr_nonnull(f);
-    ck_assert_int_ge(fputs(text, f), 0);
-    ck_assert_int_eq(fclose(f), 0);
-}
-
-/* Into an empty folder of this test's own, but for the victim. */
-static void enter(const char *test)
-{
-    char cwd[2048];
-
-    ck_assert_int_eq(mkdir(test, 0755), 0);
-    ck_assert_int_eq(chdir(test), 0);
-    ck_assert_ptr_nonnull(getcwd(cwd, sizeof(cwd)));
-    victim = layout_text("%s/victim", cwd);
-    ck_assert_int_eq(mkdir("victim", 0755), 0);
-    put_file("victim/passwd", "root:x:0:0:the host's:/root:\nhost:x:7:7::/:\n");
-    ck_assert_int_eq(chmod("victim/passwd", 0600), 0);
-}
-
-static char *with_victim(const char *script)
-{
-    char *out = layout_text("%s", "");
-
-    for (const char *at; (at = strstr(script, "VICTIM")); script = at + 6)
-        out = layout_text("%s%.*s%s", out, (int)(at - script), script, victim);
-    return layout_text("%s%s", out, script);
-}
-
-static struct tar_make gzipped(const struct tar_make *t)
-{
-    struct tar_make out = {0};
-    uint8_t buf[65536];
-    z_stream z = {.next_in = t->data, .avail_in = (uInt)t->len};
-
-    ck_assert_int_eq(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    do {
-        z.next_out = buf;
-        z.avail_out = sizeof(buf);
-        ck_assert_int_ge(deflate(&z, Z_FINISH), 0);
-        tar_make_bytes(&out, buf, sizeof(buf) - z.avail_out);
-    } while (z.avail_out == 0);
-    deflateEnd(&z);
-    return out;
-}
-
-static void make_layout(const struct hazard *h)
-{
-    const char *layers = "", *ids = "", *next = with_victim(h->layers ?: "");
-
-    layout_make("l");
-    for (size_t i = 0; next; i++) {
-        const char *end = strstr(next, " --");
-        char *script = end ? layout_text("%.*s", (int)(end - next), next) : layout_text("%s", next);
-        struct tar_make t = {0}, blob;
-        uint8_t sum[SHA256_SIZE];
-        char hex[SHA256_HEX_SIZE];
-        next = end ? end + 3 : NULL;
-        tar_make_script(&t, script);
-        tar_make_end(&t);
-        if (h->tar)
-            h->tar(&t, i);
-        ck_assert_int_eq(digest_of(t.data, t.len, sum, &err), 0);
-        digest_hex(sum, hex);
-        blob = h->gzip ? gzipped(&t) : t;
-        layers = layout_text("%s%s{\"mediaType\":\"%s%s\",\"digest\":\"%s\",\"size\":%zu}", layers,
-                             i ? "," : "", OCI_LAYER, h->gzip ? "+gzip" : "",
-                             layout_blob("l", blob.data, blob.len), blob.len);
-        ids = layout_text("%s%s\"sha256:%s\"", ids, i ? "," : "", hex);
-        if (h->gzip)
-            tar_make_free(&blob);
-        tar_make_free(&t);
-    }
-    const char *config = layout_put("l", OCI_CONFIG,
-                                    layout_text("{\"os\":\"linux\",\"architecture\":\"amd64\","
-                                                "\"config\":%s,\"rootfs\":{\"type\":\"layers\","
-                                                "\"diff_ids\":[%s]}}",
-                                                h->config ?: "{}", ids),
-                                    "");
-    layout_index("l", layout_put("l", OCI_MANIFEST,
-                                 layout_text("{\"schemaVersion\":2,\"mediaType\":\"" OCI_MANIFEST
-                                             "\",\"config\":%s,\"layers\":[%s]}",
-                                             config, layers),
-                                 ""));
-    if (h->layout)
-        h->layout();
-}
-
-/* -- what stands there ------------------------------------------------------------------------- */
-
-struct listing {
-    char text[65536];
-    struct {
-        dev_t dev;
-        ino_t ino;
-        char *path;
-    } seen[64];
-    size_t n_seen;
-};
-
-static void add(struct listing *l, const char *text)
-{
-    size_t at = strlen(l->text);
-
-    ck_assert_uint_lt(at + strlen(text) + 1, sizeof(l->text));
-    memcpy(l->text + at, text, strlen(text) + 1);
-}
-
-/* In the notation of test_merge.c: "a/ a/f=DATA l>TARGET p| second==first". */
-static void list(struct listing *l, const char *dir, const char *prefix)
-{
-    struct dirent **names;
-    int n = scandir(dir, &names, NULL, NULL);
-
-    ck_assert_int_ge(n, 0);
-    for (int i = 1; i < n; i++) /* few: by insertion, in the order of bytes */
-        for (int k = i; k > 0 && strcmp(names[k - 1]->d_name, names[k]->d_name) > 0; k--) {
-            struct dirent *swap = names[k];
-            names[k] = names[k - 1];
-            names[k - 1] = swap;
-        }
-    for (int i = 0; i < n; i++) {
-        const char *name = names[i]->d_name;
-        char target[4096];
-        struct stat st;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-            continue;
-        char *path = layout_text("%s/%s", dir, name), *shown = layout_text("%s%s", prefix, name);
-        ck_assert_int_eq(lstat(path, &st), 0);
-        add(l, *l->text ? " " : "");
-        add(l, shown);
-        size_t k = 0;
-        while (k < l->n_seen && (l->seen[k].dev != st.st_dev || l->seen[k].ino != st.st_ino))
-            k++;
-        if (k < l->n_seen) {
-            add(l, layout_text("==%s", l->seen[k].path));
-        } else if (S_ISDIR(st.st_mode)) {
-            add(l, "/");
-            list(l, path, layout_text("%s/", shown));
-        } else if (S_ISLNK(st.st_mode)) {
-            ssize_t len = readlink(path, target, sizeof(target) - 1);
-            ck_assert_int_ge(len, 0);
-            add(l, layout_text(">%.*s", (int)len, target));
-        } else if (S_ISFIFO(st.st_mode)) {
-            add(l, "|");
-        } else if (S_ISREG(st.st_mode)) {
-            char *text = io_read_file(AT_FDCWD, path, 1 << 20, NULL, &err);
-            ck_assert_msg(text != NULL, "%s", err.text);
-            add(l, layout_text("=%s", text));
-            free(text);
-        }
-        if (k == l->n_seen && !S_ISDIR(st.st_mode) && st.st_nlink > 1 && k < 64) {
-            l->seen[k].dev = st.st_dev;
-            l->seen[k].ino = st.st_ino;
-            l->seen[l->n_seen++].path = shown;
-        }
-    }
-    for (int i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
-}
-
-/* The victim is as it was, and nothing but what is meant to stand here does. */
-static void check_around(const char *context, bool bundle, bool disk, bool packed)
-{
-    struct listing l = {0};
-    struct stat st;
-    DIR *d = opendir(".");
-
-    list(&l, "victim", "");
-    ck_assert_msg(strcmp(l.text, "passwd=root:x:0:0:the host's:/root:\nhost:x:7:7::/:\n") == 0,
-                  "%s: the victim holds %s", context, l.text);
-    ck_assert_int_eq(stat("victim/passwd", &st), 0);
-    ck_assert_msg((st.st_mode & 07777) == 0600 && st.st_nlink == 1,
-                  "%s: the victim's mode or links", context);
-    for (const struct dirent *e; (e = readdir(d));) {
-        const char *n = e->d_name;
-        bool known = strcmp(n, ".") == 0 || strcmp(n, "..") == 0 || strcmp(n, "victim") == 0 ||
-                     strcmp(n, "l") == 0 || strcmp(n, "stolen") == 0 ||
-                     (bundle && strcmp(n, "bundle") == 0) || (disk && strcmp(n, "disk") == 0) ||
-                     (packed && strcmp(n, "packed") == 0);
-        ck_assert_msg(known, "%s: %s is left behind", context, n);
-    }
-    (void)closedir(d);
-}
-
-/* -- the programs ------------------------------------------------------------------------------ */
-
-/* Runs tools/NAME with the arguments behind it; returns 0, or -1 with its stderr in err. */
-static int run(const char *name, const char *const *arguments)
-{
-    const char *argv[16] = {layout_text("%s/tools/%s", getenv("TEST_TOP"), name)};
-    size_t n = 1;
-
-    for (; *arguments; arguments++)
-        if (**arguments)
-            argv[n++] = *arguments;
-    struct spawn_options opt = {.argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
-    return spawn_run(&opt, NULL, 1 << 20, NULL, &err);
-}
-
-#define RUN(name, ...) run(name, (const char *const[]){__VA_ARGS__, NULL})
-
-static int unpack(const char *flag)
-{
-    return RUN("oci-unpack", "--image", "l", "--architecture", "amd64", "--output", "bundle",
-               flag ?: "");
-}
-
-static int build(const char *flag)
-{
-    return RUN("oci-build", "--image", "l", "--architecture", "amd64", "--output", "disk", "--free",
-               "0", flag ?: "");
-}
-
-static void must_refuse(int rc, const char *program, const char *pattern)
-{
-    ck_assert_msg(rc < 0, "%s: took it", program);
-    const char *text = strstr(err.text, layout_text("%s: image ", program));
-    ck_assert_msg(strstr(err.text, "exit status 1") && text, "%s: %s", program, err.text);
-    const char *full = layout_text("%s: image l*%s*", program, pattern);
-    ck_assert_msg(fnmatch(full, text, 0) == 0, "wanted %s, got %s", full, text);
-    check_around(program, false, false, false);
-}
-
-static void try(const char *test, const struct hazard *h)
-{
-    struct listing l = {0};
-
-    enter(test);
-    make_layout(h);
-    if (h->want && h->want[0] == '!') {
-        must_refuse(unpack(h->flag), "oci-unpack", h->want + 1);
-        must_refuse(build(h->flag), "oci-build", h->want + 1);
-        return;
-    }
-    ck_assert_msg(unpack(h->flag) == 0, "%s", err.text);
-    check_around("oci-unpack", true, false, false);
-    list(&l, "bundle/rootfs", "");
-    ck_assert_msg(!h->want || strcmp(l.text, h->want) == 0, "got \"%s\", wanted \"%s\"", l.text,
-                  h->want);
-    ck_assert_msg(build(h->flag) == 0, "%s", err.text);
-    ck_assert_msg(RUN("oci-pack", "--output", "packed", "--free", "0", "bundle") == 0, "%s",
-                  err.text);
-    check_around("oci-build and oci-pack", true, true, true);
-    ck_assert_int_eq(system("cmp disk packed"), 0);
-}
 
 #define HAZARD(name, ...)                                                                          \
     UNIT_TEST(name)                                                                                \
     {                                                                                              \
-        try(#name, &(struct hazard){__VA_ARGS__});                                                 \
+        hazard_try(#name, &(struct hazard){__VA_ARGS__});                                          \
     }                                                                                              \
     END_TEST
 
@@ -398,16 +125,16 @@ static void smuggle(struct tar_make *t, size_t layer)
 
 static void check_smuggled(void)
 {
-    struct listing l = {0};
+    struct hazard_listing l = {0};
 
-    list(&l, "bundle/rootfs", "");
+    hazard_list(&l, "bundle/rootfs", "");
     ck_assert_msg(strncmp(l.text, "outer=", 6) == 0 && !strstr(l.text, " smuggled="), "%s", l.text);
 }
 
 /* CVE-2025-62518 (TARmageddon), RUSTSEC-2025-0111 */
 UNIT_TEST(smuggled_by_two_sizes)
 {
-    try("smuggled_by_two_sizes", &(struct hazard){.tar = smuggle});
+    hazard_try("smuggled_by_two_sizes", &(struct hazard){.tar = smuggle});
     check_smuggled();
 }
 END_TEST
@@ -516,8 +243,8 @@ UNIT_TEST(implied_folders_are_open_to_read)
     struct stat st;
     mode_t mask = umask(077);
 
-    try("implied_folders_are_open_to_read",
-        &(struct hazard){.layers = "f a/b/c=1", .want = "a/ a/b/ a/b/c=1"});
+    hazard_try("implied_folders_are_open_to_read",
+               &(struct hazard){.layers = "f a/b/c=1", .want = "a/ a/b/ a/b/c=1"});
     umask(mask);
     ck_assert_int_eq(stat("bundle/rootfs/a/b", &st), 0);
     ck_assert_uint_eq(st.st_mode & 07777, 0755);
@@ -578,9 +305,9 @@ static void many_opaque(struct tar_make *t, size_t layer)
 }
 UNIT_TEST(repeated_opaque_whiteouts)
 {
-    enter("repeated_opaque_whiteouts");
-    make_layout(&(struct hazard){.layers = " --", .tar = many_opaque});
-    ck_assert_msg(build(NULL) == 0, "%s", err.text);
+    hazard_enter("repeated_opaque_whiteouts");
+    hazard_layout(&(struct hazard){.layers = " --", .tar = many_opaque});
+    ck_assert_msg(hazard_build(NULL) == 0, "%s", hazard_err.text);
 }
 END_TEST
 
@@ -620,8 +347,8 @@ HAZARD(owner_wraps_to_root, .layers = "f a=1 @u4294967296",
 
 UNIT_TEST(largest_user_id_is_itself)
 {
-    try("largest_user_id_is_itself",
-        &(struct hazard){.config = USER("4294967294:2147483648"), .want = ""});
+    hazard_try("largest_user_id_is_itself",
+               &(struct hazard){.config = USER("4294967294:2147483648"), .want = ""});
     ck_assert_int_eq(system("jq -e '.process.user == {uid: 4294967294, gid: 2147483648}' "
                             "bundle/config.json >/dev/null"),
                      0);
@@ -637,7 +364,7 @@ HAZARD(dev_is_a_symlink, .layers = "l dev>../../victim; l etc>../../victim; l pr
 
 static char *blob_of_manifest(void)
 {
-    char *text = io_read_file(AT_FDCWD, "l/index.json", 1 << 20, NULL, &err);
+    char *text = io_read_file(AT_FDCWD, "l/index.json", 1 << 20, NULL, &hazard_err);
     char *at = text ? strstr(text, "sha256:") : NULL;
 
     ck_assert_ptr_nonnull(at);
@@ -648,11 +375,11 @@ static char *blob_of_manifest(void)
 
 static void replace(const char *path, const char *from, const char *to)
 {
-    char *text = io_read_file(AT_FDCWD, path, 1 << 20, NULL, &err);
+    char *text = io_read_file(AT_FDCWD, path, 1 << 20, NULL, &hazard_err);
     char *at = text ? strstr(text, from) : NULL;
 
     ck_assert_msg(at != NULL, "no %s in %s", from, path);
-    put_file(path, layout_text("%.*s%s%s", (int)(at - text), text, to, at + strlen(from)));
+    hazard_put_file(path, layout_text("%.*s%s%s", (int)(at - text), text, to, at + strlen(from)));
     free(text);
 }
 
@@ -662,7 +389,7 @@ static void change_manifest(const char *from, const char *to)
     char *path = blob_of_manifest(), *text;
 
     replace(path, from, to);
-    text = io_read_file(AT_FDCWD, path, 1 << 20, NULL, &err);
+    text = io_read_file(AT_FDCWD, path, 1 << 20, NULL, &hazard_err);
     layout_index("l", layout_put("l", OCI_MANIFEST, text, ""));
     free(text);
 }
@@ -722,13 +449,15 @@ HAZARD(size_is_negative, .layout = negative_size, .want = "!*out of range")
 /* apple/containerization: an id that was no id removed files */
 UNIT_TEST(reference_is_a_path)
 {
-    enter("reference_is_a_path");
-    make_layout(&(struct hazard){.layers = "f a=1"});
-    ck_assert_int_lt(RUN("oci-unpack", "--image", "l:../victim", "--output", "bundle"), 0);
-    ck_assert_msg(strstr(err.text, "no image named") || strstr(err.text, "oci-layout") ||
-                      strstr(err.text, "victim"),
-                  "%s", err.text);
-    check_around("oci-unpack", false, false, false);
+    hazard_enter("reference_is_a_path");
+    hazard_layout(&(struct hazard){.layers = "f a=1"});
+    ck_assert_int_lt(hazard_run("oci-unpack", (const char *const[]){"--image", "l:../victim",
+                                                                    "--output", "bundle", NULL}),
+                     0);
+    ck_assert_msg(strstr(hazard_err.text, "no image named") ||
+                      strstr(hazard_err.text, "oci-layout") || strstr(hazard_err.text, "victim"),
+                  "%s", hazard_err.text);
+    hazard_check_around("oci-unpack", false, false, false);
 }
 END_TEST
 
@@ -747,7 +476,7 @@ _Noreturn static void racer(void)
             for (int k = 0; k < 8; k++) {
                 (void)snprintf(from, sizeof(from), "%s/rootfs/%d", e->d_name, k);
                 (void)snprintf(to, sizeof(to), "%s/rootfs/moved-%u-%d", e->d_name, i, k);
-                if (rename(from, to) == 0 && symlink(victim, from) < 0)
+                if (rename(from, to) == 0 && symlink(hazard_victim, from) < 0)
                     continue; /* gone again */
             }
         }
@@ -760,18 +489,18 @@ UNIT_TEST(folders_swapped_for_symlinks_while_unpacking)
 {
     char script[8192] = "";
 
-    enter("folders_swapped_for_symlinks_while_unpacking");
+    hazard_enter("folders_swapped_for_symlinks_while_unpacking");
     for (int i = 0; i < 400; i++)
         (void)snprintf(script + strlen(script), sizeof(script) - strlen(script),
                        "d %d/%d;f %d/f%d=;", i % 8, i, i % 8, i);
-    make_layout(&(struct hazard){.layers = script});
+    hazard_layout(&(struct hazard){.layers = script});
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (pid == 0)
         racer();
     for (int i = 0; i < 20; i++) {
         /* It may fail or not; what counts is where it writes, and what it takes away. */
-        (void)unpack(NULL);
+        (void)hazard_unpack(NULL);
         int status;
         ck_assert_int_eq(kill(pid, SIGSTOP), 0);
         ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
@@ -780,9 +509,9 @@ UNIT_TEST(folders_swapped_for_symlinks_while_unpacking)
         DIR *d = opendir(".");
         for (const struct dirent *e; (e = readdir(d));)
             if (strncmp(e->d_name, ".bundle.tmp-", 12) == 0 || strcmp(e->d_name, "bundle") == 0)
-                ck_assert_int_eq(output_remove_tree(AT_FDCWD, e->d_name, &err), 0);
+                ck_assert_int_eq(output_remove_tree(AT_FDCWD, e->d_name, &hazard_err), 0);
         (void)closedir(d);
-        check_around("after unpacking", false, false, false);
+        hazard_check_around("after unpacking", false, false, false);
         ck_assert_int_eq(kill(pid, SIGCONT), 0);
     }
     ck_assert_int_eq(kill(pid, SIGKILL), 0);

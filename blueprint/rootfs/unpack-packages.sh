@@ -8,9 +8,10 @@
 # OS_SUITE names the Debian release (default bookworm), OS_MIRROR says where it is (default: the host's own sources when
 # the host is of that release, else mmdebstrap's).
 #
-# Packages and apt's lists stay in CACHE_DIR: the next time apt only asks whether the lists have changed. What was
-# fetched is used again after its SHA-256 was compared with the one written down when apt had verified it. Several may
-# use one cache at once: packages appear in it whole, and a lock covers the lists, which must agree.
+# Packages and apt's lists stay in CACHE_DIR. Lists serve for a day, so that what was fetched once is unpacked without
+# the network; then apt asks whether they have changed. A package is used again after its SHA-256 was compared with the
+# one written down when apt had verified it. Several may use one cache at once: packages appear in it whole, and a
+# lock covers the lists, which must agree.
 set -euo pipefail
 fail() { echo "unpack-packages: $*" >&2; exit 1; }
 # The sums of packages that are there, in the folder of packages.
@@ -66,12 +67,27 @@ damaged=$(cd "$debs" && kept | sha256sum --quiet -c 2>/dev/null | sed 's/: FAILE
 hook() { printf '%q %s %q %q "$1"' "$here/unpack-packages.sh" "$1" "$debs" "$lists"; }
 mode=chrootless
 [ "$(id -u)" != 0 ] || mode=root
-if ! mmdebstrap --variant=extract --mode=$mode --architectures="$architecture" --format=directory \
-    --include="$packages" --skip=download/empty,essential/unlink,cleanup/apt \
-    --setup-hook="$(hook --before)" --extract-hook="$(hook --after)" "$@" \
-    "$suite" "$root" "${sources[@]}" </dev/null >"$root.log" 2>&1; then
-    tail -n 15 "$root.log" >&2
-    rm -f "$root.log"
-    fail "mmdebstrap could not unpack: $packages"
+unpack() { # WHAT TO SKIP MORE, OPTIONS
+    local skip=$1
+    shift
+    mmdebstrap --variant=extract --mode=$mode --architectures="$architecture" --format=directory \
+        --include="$packages" --skip=download/empty,essential/unlink,cleanup/apt"$skip" \
+        --setup-hook="$(hook --before)" --extract-hook="$(hook --after)" "$@" \
+        "$suite" "$root" "${sources[@]}" </dev/null >"$root.log" 2>&1
+}
+discard() { chmod -R u+rwx "$root" 2>/dev/null || :; rm -rf "$root"; }
+done=
+if [ -n "$(find "$lists.updated" -mtime -1 2>/dev/null)" ]; then
+    # What they name may be gone from the mirror since: then it is tried with new ones.
+    unpack ,update "$@" && done=1 || discard
+fi
+if [ -z "$done" ]; then
+    unpack '' "$@" || {
+        tail -n 15 "$root.log" >&2
+        rm -f "$root.log"
+        discard
+        fail "mmdebstrap could not unpack: $packages"
+    }
+    touch "$lists.updated"
 fi
 rm -rf "$root.log" "$root"/var/cache/apt "$root"/var/lib/apt

@@ -27,11 +27,13 @@ done
 mke2fs -q -t ext4 -m 0 -d disk disk.ext4 2G >mke2fs.log 2>&1 || diag "$(cat mke2fs.log)"
 lab_qemu=(-drive "file=$PWD/disk.ext4,format=raw,if=none,id=disk,snapshot=on" -device virtio-blk-pci,drive=disk)
 
-lab_run 900 '
+# Variables of the machine's own network go in from outside, the rest is the outer machine's.
+. "$TEST_TOP/blueprint/rootfs/overlay/etc/network.conf"
+lab_run 900 "host6=$GATEWAY6 guest6=${ADDRESS6%/*}"'
 mkdir -p out/blueprint && mount -t ext4 /dev/vda out/blueprint
 mkdir -p /dev/net && [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
 tunctl -t tap0 >/dev/null && ip addr add 172.16.0.1/30 dev tap0 && ip link set tap0 up
-ip -6 addr add fd00:172:16::1/64 dev tap0
+ip -6 addr add $host6/64 dev tap0
 guestctl --vsock-path vsock.sock --timeout 14m liveness before-suspend after-resume >acts 2>guestctl.log &
 guestctl=$!
 until grep -q Listening guestctl.log; do usleep 100000; done
@@ -41,7 +43,7 @@ wait $guestctl
 echo "liveness and agent: $?"
 cat acts
 until echo PING | nc -w 3 172.16.0.2 6379 >answer 2>/dev/null && grep PONG answer; do usleep 200000; done
-until ping -6 -c 1 -W 2 fd00:172:16::2 >/dev/null; do usleep 200000; done
+until ping -6 -c 1 -W 2 $guest6 >/dev/null; do usleep 200000; done
 echo "it answers over IPv6"
 echo >&8
 echo reboot >&8

@@ -36,22 +36,13 @@ ok "a package is made" drafter-snapshotter --devices @snapshot.json "${vmm[@]}" 
     --liveness-vsock-port 0 --agent-vsock-port 0 --boot-args "pages=1024 seed=$((seed % 1000)) rate=8 beat=5" \
     --until '^tick' --chroot-base-dir vms
 
-# devices NAME: where that peer keeps its machine; rounds of settle follow each other at once.
-devices() {
-    local d knobs='"makeMigratable":true,"maxDirtyBlocks":1000,"minCycles":1,"maxCycles":2,"cycleThrottle":1000000'
-    for d in disk:disk.raw memory:memory.bin state:state.bin; do
-        printf ',{"name":"%s","base":"%s","overlay":"%s","state":"%s",%s}' "${d%:*}" "$1/base/${d#*:}" \
-            "$1/${d%:*}.overlay" "$1/${d%:*}.state" "$knobs"
-    done
-    printf ',{"name":"config","base":"%s"}' "$1/base/config.json"
-}
 start() { # NAME [OPTION...]
     local name=$1
     shift
     rm -f "$name.in" "$name.log" "$name.out"
     mkfifo "$name.in"
     : >"$name.log"
-    drafter-peer --devices "[$(devices "$name" | cut -c2-)]" --chroot-base-dir vms "${vmm[@]}" --net none --enable-input \
+    drafter-peer --devices "$(quick_devices "$name" disk)" --chroot-base-dir vms "${vmm[@]}" --net none --enable-input \
         --idle-timeout 4s --retake-timeout 3s --laddr "unix:$name.sock" "$@" <>"$name.in" >"$name.out" 2>"$name.log" &
     eval "peer_$name=$!"
     cleanup kill -9 $!

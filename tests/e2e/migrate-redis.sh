@@ -60,7 +60,7 @@ host_peer() { # HOST NAME PACKAGE [OPTION...]
     local h=$1 name=$2 package=$3
     shift 3
     : >"$name.log"
-    on "$h" drafter-peer --overlay-dir "$name" --chroot-base-dir vms --hypervisor qemu --accel tcg --package "$package" --net user \
+    nsenter --net="/run/netns/host$h" drafter-peer --overlay-dir "$name" --chroot-base-dir vms --hypervisor qemu --accel tcg --package "$package" --net user \
         --forward tcp:127.0.0.1:6379-:6379 "$@" >"$name.out" 2>"$name.log" </dev/null &
     eval "peer_$name=$!"
     cleanup kill -9 $!

@@ -24,7 +24,7 @@ cd "$here" || exit 1
 # Outside: whoever connects is told the address he comes from.
 for a in TCP4-LISTEN:7 TCP6-LISTEN:7,ipv6only; do
     # shellcheck disable=SC2016
-    client socat "$a,fork,reuseaddr" SYSTEM:'echo from $SOCAT_PEERADDR' 2>/dev/null &
+    client socat "$a,fork,reuseaddr" SYSTEM:'echo \"from $SOCAT_PEERADDR\"' 2>/dev/null &
 done
 # redis_at WHERE SOCAT-ADDRESS COMMAND: the first line of the answer.
 redis_at() { printf '%s\r\n' "$3" | $1 socat -t 10 - "$2,connect-timeout=${patience:-10}" 2>/dev/null | head -n 1 | tr -d '\r'; }
@@ -40,7 +40,7 @@ peer() { # HOST NAME [OPTION...]
     shift 2
     mkfifo "$name.in"
     # The VM directory is a path on which sockets lie: a short one, in the host's own /run.
-    $host drafter-peer --hypervisor qemu --accel tcg --enable-input --overlay-dir "$name" --chroot-base-dir /run/vms "$@" \
+    _exec=exec $host drafter-peer --hypervisor qemu --accel tcg --enable-input --overlay-dir "$name" --chroot-base-dir /run/vms "$@" \
         <>"$name.in" >"$name.out" 2>"$name.log" &
     eval "peer_$name=$!"
 }
@@ -69,7 +69,6 @@ RULES
 announced() { # HOST NETNS WHO: whether it was, at least once
     $1 ip netns exec "$2" nft list table netdev watch | grep "\"$3\"" | grep -qv 'packets 0 '
 }
-status_of() { wait "$1"; echo $?; }
 
 ok "a package" drafter-snapshotter --blueprint "$bp" --output package --chroot-base-dir /run/vms --hypervisor qemu --accel tcg \
     --net user --memory-size 256 --resume-timeout 5m --until 'Ready to accept connections'
@@ -122,7 +121,8 @@ ok "the client reaches it through host_b's forward" wait_for 60 answers client T
 wait "$writer"
 acknowledged=$(tail -n 1 acknowledged)
 # shellcheck disable=SC2154
-is "the source ended well" "$(status_of "$peer_a")" 0
+wait "$peer_a"
+is "the source ended well" $? 0
 diag "$((acknowledged - before)) writes were acknowledged during the move: $(grep -ao 'Finished all.*' a.log)"
 ok "IPv6" answers client 'TCP6:[2001:db8:b::2]:6379'
 ok "host_b does, by its loopback address" answers host_b 'TCP6:[::1]:6379'
@@ -140,4 +140,5 @@ for w in 'peer arp' 'peer nd' 'guest arp' 'guest nd'; do
 done
 # shellcheck disable=SC2154
 kill -TERM "$peer_b"
-is "the machine is suspended" "$(status_of "$peer_b")" 0
+wait "$peer_b"
+is "the machine is suspended" $? 0

@@ -5,16 +5,17 @@
 # Output: goals check, check/unit, check/e2e, sanitize, fuzz.
 #
 # Tests are found, not listed: every test_*.c below tests/ is a libcheck program, every *.sh directly
-# in tests/{model,golden,should-fail,stage,e2e,lab} a TAP script, every fuzz_*.c in tests/fuzz a libFuzzer
-# target with a corpus in tests/fuzz/corpus/NAME. A C test whose first 20 lines say "threads: yes" is
-# also run under TSan.
+# in tests/{model,golden,should-fail,stage,e2e,lab} and every examples/*/test.sh a TAP script, every
+# fuzz_*.c in tests/fuzz a libFuzzer target with a corpus in tests/fuzz/corpus/NAME. A C test whose
+# first 20 lines say "threads: yes" is also run under TSan.
 
 test-bin := $(obj)/tests
 test-sources := $(sort $(shell find tests -name 'test_*.c' 2>/dev/null))
 thread-sources := $(sort $(foreach t,$(test-sources),$(shell sed -n '1,20{/threads: yes/p}' $t | sed 's|.*|$t|')))
 fuzz-sources := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 test-scripts := $(sort $(wildcard tests/model/*.sh tests/golden/*.sh tests/should-fail/*.sh tests/stage/*.sh))
-e2e-scripts := $(sort $(wildcard tests/e2e/*.sh) $(filter-out %/lib.sh,$(wildcard tests/lab/*.sh)))
+e2e-scripts := $(sort $(wildcard tests/e2e/*.sh) $(filter-out %/lib.sh,$(wildcard tests/lab/*.sh))) \
+    $(sort $(wildcard examples/*/test.sh))
 
 test-lib := $(obj)/tests/lib/unit_main.o $(filter-out %/unit_main.o,$(call objects,$(wildcard tests/lib/*.c)))
 test-programs-of = $(patsubst %.c,$(OUTPUT_DIR)/obj/$1/%,$2)

@@ -4,25 +4,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
-#include <linux/mempolicy.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "runtime/base/io.h"
 #include "runtime/base/spawn.h"
+#include "runtime/vmm/child.h"
 #include "runtime/vmm/driver.h"
-#include "runtime/vmm/numa.h"
 
 #define LAST_WORDS 4096
 #define CHUNK 4096 /* POLLOUT of a pipe promises PIPE_BUF (4096) bytes, pipe(7) */
@@ -33,33 +25,6 @@
 struct flow {
     char buf[CHUNK];
     size_t off, len;
-};
-
-/* What the child tells of its prepare(): shared memory, as an errno alone says too little. */
-enum prepare_step {
-    STEP_CGROUP,
-    STEP_NETNS,
-    STEP_TAP,
-    STEP_DIRECTORY,
-    STEP_NUMA,
-    STEP_USER,
-    STEP_DONE,
-};
-static const char *const step_texts[] = {
-    "enter its cgroup",
-    "enter the network namespace",
-    "open the tap device",
-    "enter the VM directory",
-    "bind to the NUMA node",
-    "become its user and group",
-    "",
-};
-
-struct child_setup {
-    const struct process_options *opt;
-    _Atomic(int) *step;
-    struct numa_node node;
-    bool has_node;
 };
 
 struct vmm_process {
@@ -95,114 +60,6 @@ uint64_t vmm_now(void)
 
     (void)clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-/* ---- In the child ------------------------------------------------------------------------- */
-
-static int open_tap(const char *name, int at)
-{
-    /* Before the change of user, so that the tap needs no owner; QEMU asks the fd for its flags. */
-    struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-
-    if (fd < 0)
-        return -1;
-    for (size_t i = 0; i < sizeof(ifr.ifr_name) - 1 && name[i]; i++)
-        ifr.ifr_name[i] = name[i];
-    if (ioctl(fd, TUNSETIFF, &ifr) < 0 || dup2(fd, at) < 0)
-        return -1;
-    return 0;
-}
-
-/* Async-signal-safe calls only. Returns 0 or an errno value. */
-static int child_prepare(void *opaque)
-{
-    const struct child_setup *s = opaque;
-    const struct process_options *o = s->opt;
-
-    atomic_store(s->step, STEP_CGROUP);
-    for (size_t i = 0; i < o->n_cgroup_procs; i++)
-        if (write(o->cgroup_procs[i], "0", 1) != 1)
-            return errno;
-    atomic_store(s->step, STEP_NETNS);
-    if (o->netns_fd >= 0 && setns(o->netns_fd, CLONE_NEWNET) < 0)
-        return errno;
-    atomic_store(s->step, STEP_TAP);
-    if (o->tap && o->tap_fd >= 0 && open_tap(o->tap, o->tap_fd) < 0)
-        return errno;
-    atomic_store(s->step, STEP_DIRECTORY);
-    if (o->dir_fd >= 0 && fchdir(o->dir_fd) < 0)
-        return errno;
-    atomic_store(s->step, STEP_NUMA);
-    if (s->has_node) {
-        if (sched_setaffinity(0, sizeof(s->node.cpus), &s->node.cpus) < 0)
-            return errno;
-        /* A kernel without NUMA has one node anyway: nothing to bind to. */
-        if (syscall(SYS_set_mempolicy, MPOL_BIND, s->node.mask, NUMA_NODES_MAX + 1) < 0 &&
-            errno != ENOSYS)
-            return errno;
-    }
-    atomic_store(s->step, STEP_USER);
-    if (o->change_user) {
-        if (syscall(SYS_setgroups, o->n_groups, o->groups) < 0 ||
-            syscall(SYS_setresgid, o->gid, o->gid, o->gid) < 0 ||
-            syscall(SYS_setresuid, o->uid, o->uid, o->uid) < 0)
-            return errno;
-    }
-    atomic_store(s->step, STEP_DONE);
-    return 0;
-}
-
-/* ---- The watchdog ------------------------------------------------------------------------- */
-
-/* Forked without exec: plain system calls only. Ends when the pipe does. */
-static _Noreturn void watchdog_main(int pipe_r, int pidfd, const struct process_options *o)
-{
-    char c;
-    ssize_t n;
-
-    (void)setsid(); /* neither Ctrl-C nor the terminal's end are for it */
-    for (int sig = 1; sig < NSIG; sig++)
-        if (sig != SIGKILL && sig != SIGSTOP)
-            (void)signal(sig, SIG_IGN);
-    /* It must not hold what only we should: pipes whose end others wait for. */
-    int lo = pipe_r < pidfd ? pipe_r : pidfd, hi = pipe_r < pidfd ? pidfd : pipe_r;
-    if (lo > 0)
-        (void)close_range(0, (unsigned)lo - 1, 0);
-    if (hi - lo > 1)
-        (void)close_range((unsigned)lo + 1, (unsigned)hi - 1, 0);
-    (void)close_range((unsigned)hi + 1, ~0U, 0);
-    do
-        n = read(pipe_r, &c, 1);
-    while (n > 0 || (n < 0 && errno == EINTR));
-    (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-    struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
-    while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
-        ;
-    for (size_t i = 0; i < o->n_cgroup_dirs; i++)
-        (void)rmdir(o->cgroup_dirs[i]);
-    _exit(0);
-}
-
-static int watchdog_start(struct vmm_process *p, const struct process_options *o, struct error *err)
-{
-    int pipefd[2];
-
-    if (pipe2(pipefd, O_CLOEXEC) < 0)
-        return error_sys(err, "watchdog: pipe");
-    pid_t pid = fork();
-    if (pid < 0) {
-        error_sys(err, "watchdog: fork");
-        (void)close(pipefd[0]);
-        (void)close(pipefd[1]);
-        return -1;
-    }
-    if (pid == 0)
-        watchdog_main(pipefd[0], p->pidfd, o);
-    (void)close(pipefd[0]);
-    p->watchdog = pid;
-    p->watch_w = pipefd[1];
-    return 0;
 }
 
 /* ---- The keeper --------------------------------------------------------------------------- */
@@ -378,43 +235,26 @@ static int keeper_start(struct vmm_process *p, struct error *err)
 {
     const struct process_options *o = p->opt;
     int in[2], out[2], errp[2];
-    struct child_setup setup = {.opt = o};
+    cleanup_child_setup struct child_setup setup = {0};
     cleanup_close int in_r = -1, out_w = -1, err_w = -1;
 
-    if (o->numa_node >= 0) {
-        int rc = numa_read(o->numa_node, &setup.node, err);
-        if (rc < 0)
-            return -1;
-        setup.has_node = rc > 0;
-    }
-    setup.step =
-        mmap(NULL, sizeof(*setup.step), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (setup.step == MAP_FAILED)
-        return error_sys(err, "mmap");
-    atomic_init(setup.step, STEP_DONE);
-    if (pipe2(in, O_CLOEXEC) < 0) {
-        error_sys(err, "pipe");
-        goto unmap;
-    }
+    if (child_setup_init(&setup, o, err) < 0)
+        return -1;
+    if (pipe2(in, O_CLOEXEC) < 0)
+        return error_sys(err, "pipe");
     p->in_w = in[1];
     in_r = in[0];
-    if (pipe2(out, O_CLOEXEC) < 0) {
-        error_sys(err, "pipe");
-        goto unmap;
-    }
+    if (pipe2(out, O_CLOEXEC) < 0)
+        return error_sys(err, "pipe");
     p->out_r = out[0];
     out_w = out[1];
-    if (pipe2(errp, O_CLOEXEC) < 0) {
-        error_sys(err, "pipe");
-        goto unmap;
-    }
+    if (pipe2(errp, O_CLOEXEC) < 0)
+        return error_sys(err, "pipe");
     p->err_r = errp[0];
     err_w = errp[1];
     if (fcntl(p->in_w, F_SETFL, O_NONBLOCK) < 0 || fcntl(p->out_r, F_SETFL, O_NONBLOCK) < 0 ||
-        fcntl(p->err_r, F_SETFL, O_NONBLOCK) < 0) {
-        error_sys(err, "fcntl");
-        goto unmap;
-    }
+        fcntl(p->err_r, F_SETFL, O_NONBLOCK) < 0)
+        return error_sys(err, "fcntl");
     struct spawn_options so = {
         .argv = o->argv,
         .stdin_fd = in_r,
@@ -428,18 +268,11 @@ static int keeper_start(struct vmm_process *p, struct error *err)
     };
     struct error cause = ERROR_INIT;
     if (spawn_start(&so, &p->pid, &p->pidfd, &cause) < 0) {
-        int step = atomic_load(setup.step);
-        if (step < STEP_DONE)
-            error_num(err, cause.code, "%s: cannot %s", o->argv[0], step_texts[step]);
-        else
-            error_set(err, cause.code, "%s", cause.text);
-        goto unmap;
+        const char *act = child_setup_failed(&setup);
+        return act ? error_num(err, cause.code, "%s: cannot %s", o->argv[0], act)
+                   : error_set(err, cause.code, "%s", cause.text);
     }
-    (void)munmap((void *)setup.step, sizeof(*setup.step));
     return 0;
-unmap:
-    (void)munmap((void *)setup.step, sizeof(*setup.step));
-    return -1;
 }
 
 static void *keeper(void *opaque)
@@ -453,7 +286,7 @@ static void *keeper(void *opaque)
     sigfillset(&all); /* SIGPIPE too: a console that was closed is an error of write(2) */
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL);
     if (rc == 0 && p->opt->watchdog)
-        rc = watchdog_start(p, p->opt, &err);
+        rc = watchdog_start(p->opt, p->pidfd, &p->watchdog, &p->watch_w, &err);
     if (rc < 0 && child) {
         (void)kill(p->pid, SIGKILL);
         (void)waitpid(p->pid, NULL, 0);

@@ -69,8 +69,12 @@ struct device *device_new(uint64_t guest_cid, size_t max, uint32_t first_port,
                           struct error *err);
 void device_free(struct device *d); /* closes all streams. NULL is fine */
 
-/* Drops all streams, in silence: the guest has gone or is told by other means. */
+/* Ends all streams towards the guest, in silence: it has gone or is told by other means. What it
+ * sent before still goes to the host, as after a close by the guest. */
 void device_reset(struct device *d);
+
+/* Closes all streams at once. */
+void device_drop(struct device *d);
 
 /* A packet of the guest, header and payload, of len bytes in all. Malformed ones are dropped,
  * counted and logged at debug level. now: a monotonic time in ns, as in all functions here. */

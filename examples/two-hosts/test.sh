@@ -15,7 +15,7 @@ if [ -z "${TWO_HOSTS_INSIDE:-}" ]; then
     # All processes, namespaces and mounts are those of the first process in there, and end with it.
     TWO_HOSTS_INSIDE=1 exec unshare --mount --net --pid --fork --kill-child "$0"
 fi
-plan 37
+plan 38
 here=$PWD
 cd "$TEST_TOP" || exit 1
 . examples/two-hosts/hosts.sh
@@ -142,3 +142,5 @@ done
 kill -TERM "$peer_b"
 wait "$peer_b"
 is "the machine is suspended" $? 0
+fails "where there is no tap it is refused" 1 'was saved on a tap' host_b drafter-peer --hypervisor qemu --accel tcg \
+    --package arrived --overlay-dir b --chroot-base-dir /run/vms --raddr '' --laddr '' --net user

@@ -281,9 +281,8 @@ static int resume(struct vmm *vmm, uint64_t deadline, struct error *err)
         return -1;
     /* The event comes before the answer. To ask for the status would wait for the guest, which has
      * the processor now. */
-    return qmp_take_event(q->qmp, "RESUME")
-               ? 0
-               : expect_status(q, deadline, "running", "running", err);
+    return qmp_take_event(q->qmp, "RESUME") ? 0
+                                            : expect_status(q, deadline, "running", "running", err);
 }
 
 /* ---- Save and load ------------------------------------------------------------------------ */
@@ -439,9 +438,9 @@ static int save(struct vmm *vmm, const char *state, uint64_t deadline, struct er
 /* A state saved with a user-mode network has a section of that network, which nothing but such a
  * network can read: an idle one does, for as long as the load takes. Sections start with the length
  * of their name and the name (QEMU, docs/devel/migration.rst). */
-static bool needs_idle_network(const struct vmm *vmm, const void *data, size_t len)
+static bool had_user_network(const void *data, size_t len)
 {
-    return vmm->machine->nic.kind != VMM_NIC_USER && memmem(data, len, "\005slirp", 6);
+    return memmem(data, len, "\005slirp", 6);
 }
 
 static int idle_network(struct qemu *q, bool there, uint64_t deadline, struct error *err)
@@ -484,7 +483,8 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
 
     if (!q->stream && read_state(vmm, state, err) < 0)
         return -1;
-    const bool idle = needs_idle_network(vmm, q->stream, q->stream_len);
+    const bool user = vmm->machine->nic.kind == VMM_NIC_USER;
+    const bool had_user = had_user_network(q->stream, q->stream_len), idle = had_user && !user;
     if (idle && idle_network(q, true, deadline, err) < 0)
         return -1;
     cleanup_close int stream = give_socket(q, deadline, err);
@@ -495,8 +495,14 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
         return -1;
     cleanup_free_p(&q->stream);
     cleanup_close_p(&stream);
-    if (wait_migration(q, deadline, err) < 0 ||
-        expect_status(q, deadline, "paused", "prelaunch", err) < 0)
+    if (wait_migration(q, deadline, err) < 0) {
+        /* The card leaves checksums to a tap; a user-mode network cannot take that over. */
+        return user && !had_user && err && err->code == EIO
+                   ? error_wrap(err,
+                                "the machine was saved on a tap and needs one here (--net tap)")
+                   : -1;
+    }
+    if (expect_status(q, deadline, "paused", "prelaunch", err) < 0)
         return -1;
     return idle ? idle_network(q, false, deadline, err) : 0;
 }

@@ -3,7 +3,7 @@
 # oci_sources.sh - `make build/oci` from every kind of source gives the same file system
 . "$TEST_TOP/tests/lib/functions.sh"
 for c in umoci skopeo jq docker-registry; do requires_command $c; done
-plan 16
+plan 19
 
 mkdir -p root/etc root/bin
 echo 'redis:x:101:102::/data:/bin/false' >root/etc/passwd
@@ -36,6 +36,15 @@ ok "again without a change" run_make build/oci OCI_IMAGE_URI="oci:$PWD/l:amd64"
 is "leaves the file alone" "$(stat -c %y $disk)" "$unchanged"
 ok "a changed host name does not" run_make build/oci OCI_IMAGE_URI="oci:$PWD/l:amd64" OCI_IMAGE_HOSTNAME=other
 ok "and shows" test "$(cmp -s $disk wanted.ext4; echo $?)" = 1
+
+# Either unpacker makes the same bundle.
+bundle=out/oci-runtime-bundle
+for u in drafter umoci; do
+    ok "unpacks with $u" run_make unpack/oci OCI_UNPACKER=$u OCI_IMAGE_URI="oci:$PWD/l:amd64"
+    jq -S . $bundle/config.json >$u.json
+    (cd $bundle/rootfs && find . -printf '%p %y %s %T@\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum) >$u.tree
+done
+ok "both to the same bundle" sh -c 'diff drafter.json umoci.json && diff drafter.tree umoci.tree'
 
 for kind in oci-archive docker-archive dir; do
     target=$kind:$PWD/image.$kind

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* drafter-snapshotter.c - boots a blueprint once and keeps it as a package */
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "blueprint/blueprint.h"
 #include "runtime/base/json.h"
 #include "runtime/snapshot/snapshot.h"
 #include "runtime/snapshot/vm_options.h"
@@ -50,100 +47,36 @@ static const struct option options[] = {
     VM_OPTIONS(struct opts, vm),
 };
 
-static uint32_t port(uint64_t given, uint32_t usual, uint32_t blueprint)
-{
-    return given == usual ? blueprint : (uint32_t)given;
-}
-
-/* The devices of a blueprint, then the three that are made. Paths are of the blueprint's folder. */
-static int from_blueprint(const struct blueprint *bp, struct snapshot_device *devices,
-                          char *paths[SNAPSHOT_DEVICES_MAX], struct error *err)
-{
-    static const char *const made[][2] = {
-        {"state", "state.bin"}, {"memory", "memory.bin"}, {"config", "config.json"}};
-    size_t n = 0;
-
-    if (bp->n_devices + ARRAY_SIZE(made) > SNAPSHOT_DEVICES_MAX)
-        return error_set(err, E2BIG, "blueprint %s: %zu devices are too many", bp->dir,
-                         bp->n_devices);
-    for (; n < bp->n_devices; n++) {
-        const struct blueprint_device *d = &bp->devices[n];
-        if (asprintf(&paths[n], "%s/%s", bp->dir, d->file) < 0) {
-            paths[n] = NULL;
-            return error_oom(err);
-        }
-        devices[n] =
-            (struct snapshot_device){.name = d->name, .input = paths[n], .output = d->file};
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(made); i++)
-        devices[n++] =
-            (struct snapshot_device){.name = made[i][0], .input = "", .output = made[i][1]};
-    return (int)n;
-}
-
-static const char *input_of(const struct snapshot_options *so, const char *name)
-{
-    for (size_t i = 0; i < so->n_devices; i++)
-        if (strcmp(so->devices[i].name, name) == 0)
-            return so->devices[i].input;
-    return NULL;
-}
-
-static int make(const struct opts *o, struct snapshot_options *so, const struct context *ctx,
-                struct error *err)
-{
-    cleanup_vm_setup struct vm_setup setup = {.nic = VMM_NIC_NONE};
-
-    if (vm_setup_choose(&o->vm, VMM_AUTO, VMM_ACCEL_AUTO, input_of(so, "kernel"), ctx, &setup,
-                        err) < 0)
-        return -1;
-    vm_setup_fill(&setup, &o->vm, &so->vmm);
-    so->nic = vm_setup_nic(&setup, &o->vm);
-    so->vms = o->vm.base;
-    so->cpus = (uint32_t)o->cpus;
-    so->memory_mib = (uint32_t)o->memory_mib;
-    so->cpu_model = strcmp(o->cpu_template, "None") != 0 ? o->cpu_template : NULL;
-    so->io_engine_sync = o->io_engine_sync;
-    so->timeout_ns = o->vm.resume_timeout;
-    so->until = o->until;
-    return snapshot_make(so, ctx, err);
-}
-
 static int run(const void *opts, int argc, char **argv, const struct context *ctx,
                struct error *err)
 {
     const struct opts *o = opts;
     struct snapshot_device devices[SNAPSHOT_DEVICES_MAX];
-    char *paths[SNAPSHOT_DEVICES_MAX] = {0};
     cleanup_json struct json_object *owner = NULL;
-    cleanup_blueprint struct blueprint *bp = NULL;
-    struct snapshot_options so = {.devices = devices,
-                                  .boot_args = o->boot_args,
-                                  .liveness_port = (uint32_t)o->liveness_port,
-                                  .agent_port = (uint32_t)o->agent_port};
-    int n;
+    struct snapshot_options so = {
+        .cpus = (uint32_t)o->cpus,
+        .memory_mib = (uint32_t)o->memory_mib,
+        .cpu_model = strcmp(o->cpu_template, "None") != 0 ? o->cpu_template : NULL,
+        .boot_args = o->boot_args,
+        .io_engine_sync = o->io_engine_sync,
+        .liveness_port = (uint32_t)o->liveness_port,
+        .agent_port = (uint32_t)o->agent_port,
+        .until = o->until,
+    };
 
     (void)argc, (void)argv;
     if (o->devices && o->blueprint)
         return error_set(err, ERROR_USAGE, "--devices and --blueprint: one of them, not both");
     if (o->devices) {
-        n = snapshot_devices_parse(o->devices, devices, &owner, err);
-    } else {
-        bp = blueprint_open(o->blueprint ? o->blueprint : "out/blueprint", err);
-        if (!bp)
+        int n = snapshot_devices_parse(o->devices, devices, &owner, err);
+        if (n < 0)
             return -1;
-        n = from_blueprint(bp, devices, paths, err);
-        so.package = o->output;
-        so.boot_args = o->boot_args ? o->boot_args : bp->boot_args;
-        so.liveness_port = port(o->liveness_port, BLUEPRINT_LIVENESS_PORT, bp->liveness_port);
-        so.agent_port = port(o->agent_port, BLUEPRINT_AGENT_PORT, bp->agent_port);
-    }
-    if (n >= 0)
+        so.devices = devices;
         so.n_devices = (size_t)n;
-    int rc = n < 0 ? -1 : make(o, &so, ctx, err);
-    for (size_t i = 0; i < SNAPSHOT_DEVICES_MAX; i++)
-        free(paths[i]);
-    return rc;
+        return snapshot_with(&so, &o->vm, ctx, err);
+    }
+    so.package = o->output;
+    return snapshot_blueprint(o->blueprint ? o->blueprint : "out/blueprint", &so, &o->vm, ctx, err);
 }
 
 int main(int argc, char **argv)

@@ -47,6 +47,17 @@ struct snapshot_options {
 int snapshot_make(const struct snapshot_options *options, const struct context *ctx,
                   struct error *err);
 
+/* The same with what a command's options say of hypervisor, network, console, folder and timeout:
+ * fills in vmm, nic, vms and timeout_ns, valid during the call. Returns 0. */
+struct vm_opts;
+int snapshot_with(struct snapshot_options *options, const struct vm_opts *vm,
+                  const struct context *ctx, struct error *err);
+
+/* The same of the blueprint in folder dir: its devices and, where the options say nothing or the
+ * usual, its boot arguments and ports. Returns 0. */
+int snapshot_blueprint(const char *dir, struct snapshot_options *options, const struct vm_opts *vm,
+                       const struct context *ctx, struct error *err);
+
 /* Parses upstream's JSON array of {"name", "input", "output"}. *ret_text owns the strings (free it
  * after the devices: json_object_put()). Returns the number of devices, or -1. */
 struct json_object;

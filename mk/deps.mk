@@ -53,6 +53,8 @@ deps-runtime/snapshot := runtime/vmm runtime/net blueprint
 deps-runtime/migrate := runtime/block runtime/wire runtime/transport
 pkgs-runtime/migrate := libzstd
 deps-runtime/peer := runtime/snapshot runtime/migrate
+MODULES += runtime/lib
+deps-runtime/lib := runtime/peer
 
 # Programs: what a main may see. The first two lines are the defaults of their folders.
 deps-tools := oci/assemble oci/ext4 blueprint

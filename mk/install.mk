@@ -42,7 +42,7 @@ completion-dir = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 # bash-completion looks a command up by its name: one file, and a link to it for each.
 program-names = $(notdir $(program-sources:.c=))
 
-#: install - programs, manual pages, completion and systemd units below DESTDIR and PREFIX
+#: install - programs, libdrafter, manual pages, completion and systemd units below DESTDIR and PREFIX
 #: uninstall - remove exactly those
 #: dist - a source archive of what is committed, in out/
 .PHONY: install uninstall dist
@@ -55,7 +55,9 @@ install: all man
 	cd '$(completion-dir)' && for p in $(program-names); do ln -sf drafter $$p; done
 	for u in $(unit-sources); do \
 	    sed 's|@bindir@|$(PREFIX)/bin|' "$$u" >'$(unit-dir)'/"$${u##*/}" || exit; done
+	$(install-libraries)
 uninstall:
+	$(uninstall-libraries)
 	cd '$(bin-dir)' && rm -f $(program-names)
 	cd '$(unit-dir)' && rm -f $(notdir $(unit-sources))
 	cd '$(man1-dir)' && rm -f $(notdir $(man-pages))

@@ -22,7 +22,7 @@ warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvl
     -Wpointer-arith -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough -Wno-format-nonliteral \
     $(if $(filter 1,$(WERROR)),-Werror)
 
-hardening := -fstack-protector-strong -fstack-clash-protection -fPIE
+hardening := -fstack-protector-strong -fstack-clash-protection -fPIC -fvisibility=hidden
 ifeq ($(VARIANT),release)
 hardening += -D_FORTIFY_SOURCE=2
 endif

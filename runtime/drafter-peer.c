@@ -11,7 +11,7 @@
 
 struct opts {
     struct vm_opts vm;
-    const char *package, *blueprint, *devices, *overlay_dir, *raddr, *laddr, *metrics;
+    const char *package, *blueprint, *devices, *overlay_dir, *package_cache, *raddr, *laddr, *metrics;
     const char *trace, *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
     uint64_t cpus, memory_mib, concurrency, rescue_timeout, bandwidth, downtime_limit, zstd_level;
     uint64_t idle_timeout, retake_timeout;
@@ -20,8 +20,8 @@ struct opts {
 };
 
 static const struct option options[] = {
-    OPTION(struct opts, package, .name = "package", .kind = OPTION_STRING, .arg = "DIR",
-           .help = "The package to resume; default out/package, unless another start is given. "
+    OPTION(struct opts, package, .name = "package", .kind = OPTION_STRING, .arg = "DIR|FILE",
+           .help = "The package to resume, a folder or an archive of drafter-packager; default out/package, unless another start is given. "
                    "With --raddr it may be absent: it becomes what arrives."),
     OPTION(struct opts, blueprint, .name = "blueprint", .kind = OPTION_STRING, .arg = "DIR",
            .help = "Boot the machine of this blueprint, or resume it where it was suspended."),
@@ -30,6 +30,10 @@ static const struct option options[] = {
     OPTION(struct opts, overlay_dir, .name = "overlay-dir", .kind = OPTION_STRING, .arg = "DIR",
            .def = "out/overlay",
            .help = "Where a package's or blueprint's machine writes; one for every machine."),
+    OPTION(struct opts, package_cache, .name = "package-cache", .kind = OPTION_STRING, .arg = "DIR",
+           .def = "out/packages",
+           .help = "Where an archive is extracted, once for all machines: in a folder named by its "
+                   "SHA-256."),
     OPTION(struct opts, fresh, .name = "fresh", .kind = OPTION_FLAG,
            .help = "Drop what the machine wrote in earlier runs."),
     OPTION(struct opts, verify, .name = "verify", .kind = OPTION_FLAG,
@@ -94,27 +98,6 @@ static const struct option options[] = {
     VM_OPTIONS(struct opts, vm),
 };
 
-static struct plan *make_plan(const struct opts *o, struct error *err)
-{
-    bool into = o->raddr && *o->raddr;
-    int ways = (o->package != NULL) + (o->blueprint != NULL) + (o->devices != NULL);
-
-    if (ways > 1) {
-        (void)error_set(err, ERROR_USAGE,
-                        "--package, --blueprint and --devices: one of them, not more");
-        return NULL;
-    }
-    if (o->blueprint && into) {
-        (void)error_set(err, ERROR_USAGE, "--blueprint: a machine that is taken in does not boot");
-        return NULL;
-    }
-    if (o->devices)
-        return plan_devices(o->devices, err);
-    if (o->blueprint)
-        return plan_blueprint(o->blueprint, o->overlay_dir, err);
-    return plan_package(o->package ? o->package : "out/package", o->overlay_dir, into, err);
-}
-
 /* A terminal that types into a guest passes every key on; Ctrl-C too, so a signal ends the peer. */
 static void set_raw(const struct opts *o, struct termios *ret_was, bool *ret_changed)
 {
@@ -174,7 +157,13 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
             err->code = ERROR_USAGE;
         return -1;
     }
-    struct plan *plan = make_plan(o, err);
+    const struct plan_wish wish = {.package = o->package,
+                                   .blueprint = o->blueprint,
+                                   .devices = o->devices,
+                                   .overlay_dir = o->overlay_dir,
+                                   .package_cache = o->package_cache,
+                                   .into = o->raddr && *o->raddr};
+    struct plan *plan = plan_of_wish(&wish, ctx, err);
     if (!plan)
         return -1;
     set_raw(o, &was, &raw);

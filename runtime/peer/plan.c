@@ -12,6 +12,7 @@
 #include "runtime/base/io.h"
 #include "runtime/base/json.h"
 #include "runtime/base/output.h"
+#include "runtime/snapshot/archive.h"
 
 #define STATE_ROOM (UINT64_C(16) << 20) /* for the state of a machine that was booted here */
 
@@ -330,6 +331,35 @@ bool plan_prove_base(struct plan_device *p, const struct context *ctx)
     }
     memcpy(p->sha256, sum, SHA256_SIZE);
     return p->has_digest = p->proved = true;
+}
+
+struct plan *plan_of_wish(const struct plan_wish *w, const struct context *ctx, struct error *err)
+{
+    const char *package = w->package ? w->package : "out/package";
+    const char *cache = w->package_cache ? w->package_cache : "out/packages";
+    cleanup_free char *folder = NULL;
+    struct stat st;
+
+    if ((w->package != NULL) + (w->blueprint != NULL) + (w->devices != NULL) > 1) {
+        (void)error_set(err, ERROR_USAGE,
+                        "--package, --blueprint and --devices: one of them, not more");
+        return NULL;
+    }
+    if (w->blueprint && w->into) {
+        (void)error_set(err, ERROR_USAGE, "--blueprint: a machine that is taken in does not boot");
+        return NULL;
+    }
+    if (w->devices)
+        return plan_devices(w->devices, err);
+    if (w->blueprint)
+        return plan_blueprint(w->blueprint, w->overlay_dir, err);
+    if (stat(package, &st) == 0 && S_ISREG(st.st_mode)) {
+        folder = archive_cached(package, cache, ctx, err);
+        if (!folder)
+            return NULL;
+        package = folder;
+    }
+    return plan_package(package, w->overlay_dir, w->into, err);
 }
 
 /* ---- Opening ------------------------------------------------------------------------------ */

@@ -3,6 +3,7 @@
  *
  *     --package DIR     the package's files are bases that are never written; memory, state and
  *                       disks have overlays in --overlay-dir
+ *     --package FILE    the same of an archive, which is extracted once (archive.h)
  *     --blueprint DIR   disks as with a package; memory, state and config are files in
  * --overlay-dir, made when the machine is suspended the first time: until then it boots
  *     --devices JSON    as it says (runtime/block/device.h); without an overlay the base is written
@@ -49,6 +50,16 @@ struct plan {
 struct plan *plan_package(const char *dir, const char *overlay_dir, bool into, struct error *err);
 struct plan *plan_blueprint(const char *dir, const char *overlay_dir, struct error *err);
 struct plan *plan_devices(const char *json, struct error *err);
+
+/* What a caller starts from: at most one of the first three. */
+struct plan_wish {
+    const char *package; /* a folder, or an archive (.tar.zst); NULL: "out/package" */
+    const char *blueprint, *devices;
+    const char *overlay_dir;
+    const char *package_cache; /* where archives are extracted (archive.h); NULL: "out/packages" */
+    bool into;                 /* a migration brings the machine */
+};
+struct plan *plan_of_wish(const struct plan_wish *wish, const struct context *ctx, struct error *err);
 void plan_free(struct plan *plan);
 DEFINE_CLEANUP(cleanup_plan_p, struct plan *, plan_free)
 #define cleanup_plan CLEANUP(cleanup_plan_p)

@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "blueprint/blueprint.h"
 #include "blueprint/pack/pack.h"
+#include "runtime/base/digest.h"
 #include "runtime/base/output.h"
 #include "runtime/snapshot/package.h"
 
@@ -192,4 +194,53 @@ int archive_extract(const struct archive_options *o, const struct context *ctx, 
 int archive_make(const struct archive_options *o, const struct context *ctx, struct error *err)
 {
     return o->blueprint ? archive_blueprint(o, ctx, err) : archive_package(o, ctx, err);
+}
+
+/* Locked while somebody looks or extracts. The file stays: to remove it would take the lock from who
+ * waits for it. */
+static int lock_cache(const char *folder, struct error *err)
+{
+    cleanup_free char *path = NULL;
+
+    if (asprintf(&path, "%s.lock", folder) < 0) {
+        path = NULL;
+        return error_oom(err);
+    }
+    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_sys(err, "%s", path);
+    while (flock(fd, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return error_sys(err, "%s: lock", path);
+    return steal_fd(&fd);
+}
+
+char *archive_cached(const char *archive, const char *cache, const struct context *ctx,
+                     struct error *err)
+{
+    uint8_t sum[SHA256_SIZE];
+    char hex[SHA256_HEX_SIZE];
+    cleanup_free char *folder = NULL;
+
+    cleanup_close int fd = open(archive, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        (void)error_sys(err, "archive %s", archive);
+        return NULL;
+    }
+    if (digest_of_fd(fd, archive, sum, NULL, err) < 0 || output_make_dirs(cache, err) < 0)
+        return NULL;
+    digest_hex(sum, hex);
+    if (asprintf(&folder, "%s/%s", cache, hex) < 0) {
+        folder = NULL;
+        (void)error_oom(err);
+        return NULL;
+    }
+    cleanup_close int lock = lock_cache(folder, err);
+    if (lock < 0)
+        return NULL;
+    cleanup_package struct package *there = package_open(folder, NULL);
+    const struct archive_options o = {.archive = archive, .dir = folder, .durable = true};
+    if (!there && archive_extract(&o, ctx, err) < 0)
+        return NULL;
+    return steal_ptr(&folder);
 }

@@ -110,8 +110,8 @@ void vm_setup_fill(const struct vm_setup *s, const struct vm_opts *o, struct vmm
     vo.numa_node = (int)o->numa_node;
     vo.cgroup_version = (int)o->cgroup_version;
     vo.cgroup_parent = o->cgroup_parent;
-    vo.console_in = o->enable_input ? STDIN_FILENO : -1;
-    vo.console_out = o->enable_output ? STDOUT_FILENO : -1;
+    vo.console_in = o->enable_input ? o->console_in : -1;
+    vo.console_out = !o->enable_output ? -1 : o->console_out ? o->console_out : STDOUT_FILENO;
     *ret = vo;
 }
 

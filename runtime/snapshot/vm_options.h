@@ -19,6 +19,7 @@ struct vm_opts {
     int64_t uid, gid, numa_node;
     uint64_t cgroup_version, resume_timeout;
     bool enable_output, enable_input;
+    int console_in, console_out; /* descriptors, of libdrafter; 0 = our standard streams */
 };
 
 /* Table entries; m: the struct vm_opts member of struct type. */

@@ -13,6 +13,7 @@
  * second. */
 #define BUCKET_NS UINT64_C(100000000)
 #define SECOND_NS UINT64_C(1000000000)
+#define LAST_WORD_NS (2 * SECOND_NS) /* for an ABORT to somebody who does not read */
 
 struct link {
     struct stream *stream;
@@ -169,7 +170,9 @@ static int pay(struct link *link, uint64_t n, struct error *err)
     return 0;
 }
 
-int link_send(struct link *link, struct frame *f, const void *payload, struct error *err)
+/* ctx NULL: a last word, which neither a cancellation nor the rate holds back. */
+static int send_frame(struct link *link, struct frame *f, const void *payload, uint64_t idle_ns,
+                      const struct context *ctx, struct error *err)
 {
     uint8_t header[FRAME_HEADER_SIZE];
     struct iovec iov[2] = {{header, sizeof(header)}, {(void *)payload, f->length}};
@@ -177,17 +180,24 @@ int link_send(struct link *link, struct frame *f, const void *payload, struct er
     frame_seal(f, payload);
     lock_scope(&link->send_lock);
 
-    if (pay(link, sizeof(header) + f->length, err) < 0)
+    if (ctx && pay(link, sizeof(header) + f->length, err) < 0)
         return -1;
     f->sequence = link->next_out++;
     frame_encode(f, header);
-    if (stream_write(link->stream, iov, 2, link->idle_ns, link->ctx, err) < 0) {
+    if (stream_write(link->stream, iov, 2, idle_ns, ctx, err) < 0) {
         /* Half a frame may be out: nothing sensible can follow it. */
         stream_shutdown(link->stream);
         return error_wrap(err, "send %s", frame_name(f->type));
     }
     atomic_store_explicit(&link->last_sent_ns, link_now_ns(), memory_order_relaxed);
     return 0;
+}
+
+int link_send(struct link *link, struct frame *f, const void *payload, struct error *err)
+{
+    static const struct context none;
+
+    return send_frame(link, f, payload, link->idle_ns, link->ctx ? link->ctx : &none, err);
 }
 
 int link_send_word(struct link *link, uint8_t type, uint64_t offset, struct error *err)
@@ -204,7 +214,7 @@ void link_send_abort(struct link *link, uint64_t offset, const char *reason)
                       .offset = offset,
                       .length = (uint32_t)(len > WIRE_REASON_MAX ? WIRE_REASON_MAX : len)};
 
-    (void)link_send(link, &f, reason, NULL);
+    (void)send_frame(link, &f, reason, LAST_WORD_NS, NULL, NULL);
 }
 
 static int receive_one(struct link *link, struct frame *f, struct error *err)

@@ -523,7 +523,8 @@ void migrate_phase(const struct migrate_status *status, char *buf, size_t size)
 
 static void roll_back(struct source *s, size_t failed, const char *why)
 {
-    if (s->link && !source_flag(s, &s->lost))
+    /* A cancellation ends the reader, too: the link is as good as it was. */
+    if (s->link && (!source_flag(s, &s->lost) || context_check(s->ctx, NULL) < 0))
         link_send_abort(s->link, 0, why);
     for (size_t i = failed + 1; i-- > 0;)
         if (stages[i].undo)

@@ -71,6 +71,22 @@ static int make_room(struct take *t, const struct wire_device *w, const struct p
     return 0;
 }
 
+/* Disks that do not travel (shared, makeMigratable: false) are this host's own. */
+static int open_others(struct peer *p, struct error *err)
+{
+    for (size_t i = 0; i < p->plan->count; i++) {
+        const struct plan_device *d = &p->plan->items[i];
+        if ((d->role != BLUEPRINT_ROOT && d->role != BLUEPRINT_DISK) || d->read_only ||
+            assembly_block(p->a, d->d.name))
+            continue;
+        cleanup_block struct block *b = plan_open(d, assembly_path(p->a), p->ctx, err);
+        if (!b || assembly_add(p->a, d->d.name, b, true, err) < 0)
+            return error_wrap(err, "device %s: the source did not send it", d->d.name);
+        (void)steal_ptr(&b);
+    }
+    return 0;
+}
+
 static int make_state(struct peer *p, struct error *err)
 {
     struct plan_device *d = plan_find(p->plan, "state");
@@ -168,6 +184,8 @@ static int offer(void *opaque, const struct wire_device *offered, size_t n, cons
     for (size_t i = 0; i < n; i++)
         if (make_room(t, &offered[i], &pull[i], &pulls[i], err) < 0)
             return -1;
+    if (open_others(p, err) < 0)
+        return -1;
     if (p->o->mock)
         return 0;
     if (assembly_start(p->a, &p->machine, err) < 0)

@@ -125,6 +125,17 @@ static uint64_t deadline_after(uint64_t idle_ns)
     return idle_ns ? transport_now_ns() + idle_ns : 0;
 }
 
+/* errno, and TLS's own reason where it has one. */
+static int failed(const struct stream *s, const char *act, struct error *err)
+{
+    int code = errno;
+    const char *reason = tls_reason(s);
+
+    if (reason && code == EPROTO)
+        return error_set(err, code, "%s: %s: TLS: %s", s->peer, act, reason);
+    return error_set(err, code, "%s: %s: %s%s", s->peer, act, strerror(code), reason ? reason : "");
+}
+
 ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_ns,
                          const struct context *ctx, struct error *err)
 {
@@ -148,7 +159,7 @@ ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_
         if (errno == EINTR)
             continue;
         if (errno != EAGAIN)
-            return error_sys(err, "%s: read", s->peer);
+            return failed(s, "read", err);
         if (!deadline)
             deadline = deadline_after(idle_ns);
         if (transport_wait(want == POLLOUT ? s->wfd : s->rfd, want, s->wake, deadline, ctx, s->peer,
@@ -218,7 +229,7 @@ int stream_write(struct stream *s, struct iovec *iov, size_t n_iov, uint64_t idl
         if (errno == EINTR)
             continue;
         if (errno != EAGAIN)
-            return error_sys(err, "%s: write", s->peer);
+            return failed(s, "write", err);
         if (!deadline)
             deadline = deadline_after(idle_ns);
         if (transport_wait(want == POLLIN ? s->rfd : s->wfd, want, s->wake, deadline, ctx, s->peer,

@@ -54,6 +54,7 @@ struct stream {
     atomic_bool down;
     atomic_uint_fast64_t n_read, n_written;
     struct tls *tls;
+    atomic_ulong tls_reason;           /* why TLS failed; 0 = it did not */
     uint8_t unread[STREAM_UNREAD_MAX]; /* its last n_unread bytes are read first */
     size_t n_unread;
     char peer[HOST_MAX + 64];
@@ -74,6 +75,9 @@ struct tls_config;
 struct tls_config *tls_config_new(const struct transport_options *opt, bool server,
                                   struct error *err);
 void tls_config_free(struct tls_config *config);
+
+/* Why TLS failed last, for people; NULL = it did not. Any thread. */
+const char *tls_reason(const struct stream *s);
 
 /* Puts TLS on a fresh TCP stream and shakes hands. host: the name to check (client), NULL for a
  * server. Returns 0; on failure the stream is of no further use. */

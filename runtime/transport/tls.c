@@ -110,6 +110,19 @@ void tls_config_free(struct tls_config *config)
     free(config);
 }
 
+/* Beside OpenSSL's own codes, which are above it: the end came before the first byte. In TLS 1.3 a
+ * client that was refused may see no more than that. */
+#define REASON_UNHEARD 1ul
+
+const char *tls_reason(const struct stream *s)
+{
+    unsigned long code = atomic_load(&s->tls_reason);
+
+    if (code == REASON_UNHEARD)
+        return " (the other side may have refused our certificate)";
+    return code ? ERR_reason_error_string(code) : NULL;
+}
+
 /* OpenSSL's answer as errno and poll events. Called under the lock. */
 static ssize_t outcome(struct stream *s, int rc, short *want)
 {
@@ -128,9 +141,12 @@ static ssize_t outcome(struct stream *s, int rc, short *want)
         /* An end without TLS's own goodbye may be an attacker's: not a clean end. */
         if (errno == 0)
             errno = ECONNRESET;
+        if (atomic_load(&s->n_read) == 0)
+            atomic_store(&s->tls_reason, REASON_UNHEARD);
         break;
     default:
         errno = EPROTO;
+        atomic_store(&s->tls_reason, ERR_peek_error());
         break;
     }
     ERR_clear_error();

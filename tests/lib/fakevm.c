@@ -218,10 +218,39 @@ static int resume(void *opaque, struct error *err)
     return 0;
 }
 
+static int prepare(void *opaque, struct error *err)
+{
+    struct fakevm *vm = opaque;
+
+    vm->prepared++;
+    return vm->fail_prepare ? error_set(err, ENOSPC, "no room to suspend it") : 0;
+}
+
+static int keep(void *opaque, struct error *err)
+{
+    struct fakevm *vm = opaque;
+    enum migrate_record_state state;
+    char record[80], peer[WIRE_REASON_MAX + 1];
+
+    vm->kept++;
+    ck_assert_msg(!vm->has_guest, "kept while it ran");
+    /* Whoever commits without waiting has every chance to be seen. */
+    for (int i = 0; i < 200; i++)
+        (void)sched_yield();
+    (void)snprintf(record, sizeof(record), "%s/migration", vm->dir);
+    ck_assert_int_eq(migrate_record_read(record, &state, peer, NULL), 0);
+    ck_assert_msg(state == MIGRATE_RECORD_NONE, "committed before it was kept");
+    return vm->fail_keep ? error_set(err, EIO, "the disk is gone") : 0;
+}
+
 struct migrate_machine fakevm_machine(struct fakevm *vm)
 {
-    return (struct migrate_machine){
-        .suspend = suspend, .save = save, .resume = resume, .opaque = vm};
+    return (struct migrate_machine){.prepare = prepare,
+                                    .suspend = suspend,
+                                    .save = save,
+                                    .keep = keep,
+                                    .resume = resume,
+                                    .opaque = vm};
 }
 
 static int offer(void *opaque, const struct wire_device *offered, size_t n, const char *machine,

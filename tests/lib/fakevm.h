@@ -45,7 +45,8 @@ struct fakevm {
     bool has_guest;
     atomic_bool stop;
     unsigned rate; /* writes between two breaths; 0 = a guest that writes nothing */
-    bool fail_load, fail_run, fail_suspend;
+    bool fail_load, fail_run, fail_suspend, fail_prepare, fail_keep;
+    unsigned prepared, kept; /* how often; keep() also asserts that nothing was committed yet */
     bool discarded;
 };
 

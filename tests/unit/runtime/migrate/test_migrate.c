@@ -308,6 +308,31 @@ UNIT_TEST(guest_cannot_be_suspended)
 }
 END_TEST
 
+UNIT_TEST(guest_cannot_be_prepared)
+{
+    struct pair p;
+    struct move m = {0};
+    set_up(&p);
+    p.a.fail_prepare = true;
+    stays(&m, &p, "no room to suspend it");
+    ck_assert_uint_eq(p.a.kept, 0);
+    tear_down(&p);
+}
+END_TEST
+
+UNIT_TEST(what_is_not_kept_is_not_committed)
+{
+    struct pair p;
+    struct move m = {0};
+    set_up(&p);
+    p.a.fail_keep = true;
+    stays(&m, &p, "the disk is gone");
+    ck_assert_uint_eq(p.a.kept, 1);
+    ck_assert(p.b.discarded);
+    tear_down(&p);
+}
+END_TEST
+
 UNIT_TEST(target_that_fails_to_run_leaves_it_in_doubt)
 {
     struct pair p;

@@ -202,6 +202,51 @@ UNIT_TEST(ioctls_reach_the_file)
 }
 END_TEST
 
+struct counted {
+    int writes, flushes;
+};
+
+static int count_write(void *self, const void *data, size_t len, uint64_t offset, struct error *e)
+{
+    (void)data, (void)len, (void)offset, (void)e;
+    __atomic_fetch_add(&((struct counted *)self)->writes, 1, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+static int count_flush(void *self, struct error *e)
+{
+    (void)e;
+    __atomic_fetch_add(&((struct counted *)self)->flushes, 1, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+UNIT_TEST(a_lazy_file_leaves_the_flush_out_until_it_is_no_longer)
+{
+    static const struct mount_file_ops ops = {.write = count_write, .flush = count_flush};
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+    struct mount *m = start(b);
+    struct counted c = {0};
+
+    OK(mount_add(m, "memory", 0600, geteuid(), getegid(), SIZE, &ops, &c, &err));
+    ck_assert_int_eq(mount_set_lazy(m, "nobody", true, &err), -1);
+    ck_assert_int_eq(err.code, ENOENT);
+    OK(mount_set_lazy(m, "memory", true, &err));
+    int fd = open("m/memory", O_WRONLY);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(pwrite(fd, "abcd", 4, 8192), 4);
+    ck_assert_int_eq(fsync(fd), 0);
+    ck_assert_int_ge(__atomic_load_n(&c.writes, __ATOMIC_SEQ_CST), 1);
+    ck_assert_int_eq(__atomic_load_n(&c.flushes, __ATOMIC_SEQ_CST), 0);
+    OK(mount_set_lazy(m, "memory", false, &err));
+    ck_assert_int_eq(fsync(fd), 0);
+    ck_assert_int_eq(__atomic_load_n(&c.flushes, __ATOMIC_SEQ_CST), 1);
+    close(fd);
+    OK(mount_stop(m, &err));
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
 static bool is_mounted(void)
 {
     struct stat a, b;

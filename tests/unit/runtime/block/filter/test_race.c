@@ -226,6 +226,9 @@ UNIT_TEST(pull_late_arrival_does_not_undo_a_write)
     OK(pull_arrive(p, old, sizeof(old), 65536, &err));
     pthread_join(thread, NULL);
     ck_assert_int_eq(r.rc, 0);
+    uint64_t n, us = pull_wait_us(p, 99, &n);
+    ck_assert_uint_eq(n, 1); /* the read waited, for at most as long as a test may take */
+    ck_assert_uint_le(us, UINT64_C(600000000));
     ck_assert_int_eq(r.buf[0], 'o');
     ck_assert_int_eq(r.buf[4096], 'n');
     OK(pull_arrive(p, old, sizeof(old), 65536, &err)); /* and once more, later still */

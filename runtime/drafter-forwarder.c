@@ -79,27 +79,49 @@ static int update(struct net_forwarder *fw, const struct opts *o, const struct l
     return 0;
 }
 
-/* Until the end is asked for. A change that fails leaves what is in force. */
-static int serve(struct net_forwarder *fw, const struct opts *o, int hup, const struct context *ctx,
-                 struct error *err)
+/* Links come in crowds: this long after the last one. */
+#define LINKS_QUIET_MS 100
+
+static void renew(struct net_forwarder *fw, const struct opts *o, const struct log *log,
+                  const char *message)
 {
-    struct pollfd p[2] = {{.fd = ctx->cancel->fd, .events = POLLIN}, {.fd = hup, .events = POLLIN}};
-    struct signalfd_siginfo info;
     struct error why;
 
+    if (update(fw, o, log, message, &why) < 0)
+        log_warn(log, "could not change the forwards, keeping the old ones",
+                 log_str("error", why.text));
+}
+
+/* Until the end is asked for. A change that fails leaves what is in force. */
+static int serve(struct net_forwarder *fw, const struct opts *o, int hup, int links,
+                 const struct context *ctx, struct error *err)
+{
+    struct pollfd p[3] = {{.fd = ctx->cancel->fd, .events = POLLIN},
+                          {.fd = hup, .events = POLLIN},
+                          {.fd = links, .events = POLLIN}};
+    struct signalfd_siginfo info;
+    bool changed = false;
+
     for (;;) {
-        if (poll(p, 2, -1) < 0 && errno != EINTR)
+        const int n = poll(p, 3, changed ? LINKS_QUIET_MS : -1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
             return error_sys(err, "wait");
         if (p[0].revents)
             return 0;
+        if (p[2].revents)
+            changed |= net_links_changed(links);
+        if (n == 0) {
+            changed = false;
+            renew(fw, o, ctx->log, "Links were made anew, forwards renewed");
+        }
         if (!p[1].revents)
             continue;
         if (io_read_exact(hup, &info, sizeof(info), "signals", err) < 0)
             return -1;
         (void)notify_state("RELOADING=1", NULL);
-        if (update(fw, o, ctx->log, "Forwards changed", &why) < 0)
-            log_warn(ctx->log, "could not change the forwards, keeping the old ones",
-                     log_str("error", why.text));
+        renew(fw, o, ctx->log, "Forwards changed");
         (void)notify_state("READY=1", NULL);
     }
 }
@@ -121,6 +143,9 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
     cleanup_close int hup = signalfd(-1, &set, SFD_CLOEXEC);
     if (hup < 0)
         return error_sys(err, "signalfd");
+    cleanup_close int links = net_watch_links(err);
+    if (links < 0)
+        return -1;
     struct net_forwarder *fw = net_forwarder_start(o->host_veth_cidr, o->host_veth_cidr6, ctx, err);
     if (!fw)
         return -1;
@@ -130,7 +155,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
     if (rc == 0)
         rc = notify_state("READY=1", err);
     if (rc == 0)
-        rc = serve(fw, o, hup, ctx, err);
+        rc = serve(fw, o, hup, links, ctx, err);
     (void)notify_state("STOPPING=1", NULL);
     return net_forwarder_stop(fw, rc < 0 ? NULL : err) < 0 ? -1 : rc;
 }

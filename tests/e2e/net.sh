@@ -15,7 +15,7 @@ if [ -z "${NET_TEST_INSIDE:-}" ]; then
 fi
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
-plan 95
+plan 98
 
 pids=
 outside() { ip netns exec outer "$@"; }
@@ -263,12 +263,17 @@ stop "$fw_pid"
 is "nothing of the forwarder stays" "$(cat /proc/sys/net/ipv4/conf/ark?-veth1/route_localnet | tr -d '\n') $(ip -6 route show table local | grep -c 'local ::1 dev ark') $(nft list tables | grep -c forwarder)" '000 0 0'
 
 # Deaths.
+forwarder -p 3400:6379@ark0
 inode=$(stat -L -c %i /run/netns/ark0)
 kill -9 "$nat_pid"
 wait "$nat_pid" 2>/dev/null
 reached "after kill -9 guests go on" TCP4:192.0.2.1:7 from guest 0
 # shellcheck disable=SC2086
 ok "the next one starts" nat --namespaces 2 $blocked
+ok "the forwarder notices" wait_line 30 drafter-forwarder.log 'made anew'
+reached "and its forward of a loopback address works on, IPv4" TCP4:127.0.0.1:3400 from env
+reached "and IPv6" 'TCP6:[::1]:3400' from env
+stop "$fw_pid"
 is "and keeps its own, less what it no longer wants" "$(stat -L -c %i /run/netns/ark0) $(ls /run/netns | grep -c ark)" "$inode 2"
 reached "where a guest reaches the outside again" TCP4:192.0.2.1:7 from guest 0
 stop "$nat_pid" INT

@@ -9,5 +9,5 @@
 demo:
 	+@$(MAKE) --no-print-directory depend
 	+@$(MAKE) --no-print-directory $(jobs) all
-	+@$(MAKE) --no-print-directory $(jobs) blueprint
+	+@$(MAKE) --no-print-directory $(jobs) build/oci blueprint
 	@tools/demo.sh '$(OUTPUT_DIR)'

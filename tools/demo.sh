@@ -19,16 +19,52 @@ peers=()
 
 stop() {
     trap - EXIT
-    local p
+    trap '' INT TERM
+    local p end=$((SECONDS + 20))
+    calm
     for p in "${peers[@]}"; do kill "$p" 2>/dev/null || :; done
-    for p in "${peers[@]}"; do wait "$p" 2>/dev/null || :; done
+    for p in "${peers[@]}"; do
+        while kill -0 "$p" 2>/dev/null && [ $SECONDS -lt $end ]; do nap 0.05; done
+        kill -9 "$p" 2>/dev/null || :
+        wait "$p" 2>/dev/null || :
+    done
     rm -rf "$demo"
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '%-26s %s\n' "$1" "$2"; }
+# What is being done: on a terminal a line with the seconds it takes, which the result replaces; else one line each.
+doing=''
+working() {
+    calm
+    if [ -t 1 ]; then
+        (
+            trap - EXIT
+            trap 'exit 0' TERM
+            for ((s = 0; ; s++)); do
+                printf '\r\033[K%s ... %d s' "$1" $s
+                nap 1
+            done
+        ) &
+        doing=$!
+    else
+        printf '%s ...\n' "$1"
+    fi
+}
+calm() {
+    [ -n "$doing" ] || return 0
+    kill "$doing" 2>/dev/null || :
+    wait "$doing" 2>/dev/null || :
+    doing=''
+    printf '\r\033[K'
+}
+nap() { read -r -t "$1" <> <(:) || :; }
+say() {
+    calm
+    printf '%-26s %s\n' "$1" "$2"
+}
 fail() {
+    calm
     echo "demo: $1" >&2
     shift
     [ $# = 0 ] || tail -n 5 "$@" >&2
@@ -41,7 +77,7 @@ wait_line() {
     until grep -qE -- "$2" "$1" 2>/dev/null; do
         [ $SECONDS -lt $end ] || fail "waited $3 s in vain for \"$2\"" "$1"
         kill -0 "$4" 2>/dev/null || fail "a program ended early" "$1"
-        read -r -t 0.02 <> <(:) || :
+        nap 0.02
     done
 }
 # redis PORT WORD...: one command, its answer's first line; fails when nobody answers within 2 s.
@@ -59,7 +95,7 @@ wait_redis() { # PORT: until it answers, a minute at most
     local end=$((SECONDS + 60))
     until [ "$(redis "$1" PING || :)" = +PONG ]; do
         [ $SECONDS -lt $end ] || fail "redis does not answer on port $1" "$demo"/*.log
-        read -r -t 0.05 <> <(:) || :
+        nap 0.05
     done
 }
 field() { sed -nE "s/.*$2.* $3=([^ ]*).*/\\1/p" "$1" | tail -n 1; } # FILE MESSAGE KEY
@@ -76,7 +112,9 @@ rm -rf "$demo"
 mkdir -p "$demo"
 cd "$top"
 
+say 'blueprint' "$out/blueprint, $(du -sh "$out/blueprint" | cut -f1)"
 if [ ! -s "$package/config.json" ] || [ "$out/blueprint/blueprint.json" -nt "$package/config.json" ]; then
+    working 'booting the blueprint, waiting for redis'
     "$runtime/drafter-snapshotter" --blueprint "$out/blueprint" --output "$package" --net user \
         --memory-size 256 --until 'Ready to accept connections' --enable-output=false \
         --chroot-base-dir "$demo/vms" </dev/null >"$demo/snapshotter.log" 2>&1 ||
@@ -85,6 +123,7 @@ if [ ! -s "$package/config.json" ] || [ "$out/blueprint/blueprint.json" -nt "$pa
 fi
 say 'package' "$package, $(du -sh "$package" | cut -f1)"
 
+working 'resuming two machines from the package'
 start_peer one --package "$package" --overlay-dir "$demo/one" --raddr '' --laddr "$listen" \
     --forward "tcp:127.0.0.1:${ports[0]}-:6379"
 start_peer two --package "$package" --overlay-dir "$demo/two" --raddr '' --laddr '' \
@@ -101,6 +140,7 @@ redis "${ports[1]}" SET who two >/dev/null
     fail 'the machines are not independent'
 say 'their data' 'independent'
 
+working 'moving machine one while a client writes to it'
 # A client writes a counter to the machine for as long as it can; the last answered value must arrive.
 (
     n=0
@@ -132,6 +172,8 @@ say 'writes acknowledged' "$acknowledged before the move ended its connection; l
 echo
 echo 'Play on by hand, each in a terminal of its own:'
 cat <<EOF2
-  runtime/drafter-peer --package $package --overlay-dir $out/overlay/a --raddr '' --laddr $listen --net user --forward tcp:127.0.0.1:${ports[0]}-:6379
-  runtime/drafter-peer --package $out/moved --raddr $listen --laddr '' --net user --forward tcp:127.0.0.1:${ports[1]}-:6379
+  runtime/drafter-peer --package $package --overlay-dir $out/play --fresh --laddr $listen --net user --forward tcp:127.0.0.1:${ports[0]}-:6379
+  runtime/drafter-peer --package $package --overlay-dir $out/played --fresh --raddr $listen --net user --forward tcp:127.0.0.1:${ports[1]}-:6379
+  echo PING | socat -t 5 - TCP:127.0.0.1:${ports[0]}     # after the second one: port ${ports[1]}
+Ctrl-C suspends a machine; without --fresh the same command goes on with it.
 EOF2

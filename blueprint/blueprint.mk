@@ -107,17 +107,17 @@ endif
 blueprint: $(blueprint-out)/blueprint.json
 boot-args := console=ttyS0 panic=1 reboot=t root=/dev/vda rootfstype=ext4 rw net.ifnames=0 tsc=unstable \
     lapic=notscdeadline i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd printk.devkmsg=on
-$(eval $(call inputs,$(blueprint-out).inputs,$(KERNEL_ARGS) $(boot-args)))
+$(eval $(call inputs,$(blueprint-out).inputs,$(KERNEL_ARGS) $(boot-args) $(OS_DISKS)))
 $(blueprint-out)/blueprint.json: $(blueprint-out).inputs $(kernel-out)/made.txt $(os-out)/rootfs.ext4 \
-    $(oci-device) tools/blueprint-make
+    $(oci-device) $(foreach d,$(OS_DISKS),$(lastword $(subst =, ,$d))) tools/blueprint-make
 	$(call say,BLUEPRINT,$(@D))
 	$(Q)tools/blueprint-make --output $(@D) --boot-args '$(strip $(boot-args) $(KERNEL_ARGS))' \
 	    --device kernel=$(kernel-out)/vmlinux \
 	    $$([ ! -e $(kernel-out)/initrd.img ] || echo --device initrd=$(kernel-out)/initrd.img) \
 	    --device disk=$(os-out)/rootfs.ext4 \
-	    $(addprefix --device oci=,$(filter %/oci.ext4,$^)) \
+	    $(addprefix --device oci=,$(oci-device)) $(addprefix --device ,$(OS_DISKS)) \
 	    --made-kernel "$$(cat $(kernel-out)/made.txt)" \
-	    $(if $(oci-device),$(if $(oci-kept),--image-reference '$(oci-packed)',\
+	    $(if $(oci-device),$(if $(oci-kept),--image-reference "$$(cat '$(oci-packed-of)')",\
 	        --image-reference '$(OCI_IMAGE_URI)' --image-digest "$$($(oci-digest))")) \
 	    --made-root '$(if $(OS_ROOTFS),$(notdir $(OS_ROOTFS)),Debian $(OS_SUITE): crun busybox-static $(OS_PACKAGES))'
 

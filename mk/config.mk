@@ -71,6 +71,8 @@ OS_OVERLAY ?=
 #? OS_SIZE, OS_FREE: size of the root file system ("1G"); auto = what it holds and OS_FREE
 OS_SIZE ?= auto
 OS_FREE ?= 16M
+#? OS_DISKS: further disks of a blueprint, as NAME=FILE, separated by blanks; the guest sees them after the others
+OS_DISKS ?=
 #? OS_SUITE, OS_MIRROR: Debian release of our own system, and where apt gets it (default: the host's sources, or mmdebstrap's)
 OS_SUITE ?= bookworm
 OS_MIRROR ?=

@@ -36,14 +36,15 @@ oci-hostname = --hostname $(call sh-quote,$(OCI_IMAGE_HOSTNAME))
 oci-bundle-of := $(OUTPUT_DIR)/.oci-runtime-bundle.image
 oci-packed-of := $(OUTPUT_DIR)/blueprint/.oci.ext4.packed
 oci-packed := $(if $(wildcard $(oci-packed-of)),$(shell cat $(oci-packed-of)))
-oci-kept := $(if $(and $(oci-packed),$(or $(filter file,$(origin OCI_IMAGE_URI)),$(filter $(OCI_IMAGE_URI),$(oci-packed)))),yes)
+oci-kept := $(strip $(if $(filter pack/oci,$(MAKECMDGOALS)),yes,$(if $(filter build/oci,$(MAKECMDGOALS)),,\
+    $(if $(and $(oci-packed),$(or $(filter file,$(origin OCI_IMAGE_URI)),$(filter $(OCI_IMAGE_URI),$(oci-packed)))),yes))))
 
 #: unpack/oci - OCI_IMAGE_URI to an OCI runtime bundle, out/oci-runtime-bundle, to look at and edit
 #: pack/oci - the bundle that stands there, whoever made it, to out/blueprint/oci.ext4
 #: build/oci - OCI_IMAGE_URI to out/blueprint/oci.ext4 in one go, the same bytes as unpack and pack
 #: clean/oci - remove what these made
 .PHONY: unpack/oci pack/oci build/oci clean/oci oci-image oci-kept
-oci-kept:
+oci-kept: $(filter pack/oci,$(MAKECMDGOALS))
 	$(Q)echo '  KEEP    $(oci-disk) (as pack/oci left it; "make build/oci" makes it from the image)'
 
 # One layout at a time: what others link to (the demo image) is made when it is asked for.

@@ -14,8 +14,8 @@
  * follows, so that a program built against an older header goes on working.
  *
  * There is no global state. Different machines may be used from different threads at once; one
- * machine's functions are called one at a time, except where "any thread" is said. SIGPIPE should be
- * ignored by the program; descriptors are all close-on-exec.
+ * machine's functions are called one at a time, except where "any thread" is said. SIGPIPE should
+ * be ignored by the program; descriptors are all close-on-exec.
  *
  * Link with `pkg-config --cflags --libs drafter`.
  */
@@ -97,10 +97,10 @@ DRAFTER_PUBLIC void drafter_cancel(struct drafter *d);
 
 /* Words and defaults are those of the commands' options of the same names. */
 struct drafter_vm {
-    const char *hypervisor, *accel;                    /* "auto" */
+    const char *hypervisor, *accel;                      /* "auto" */
     const char *firecracker_bin, *jailer_bin, *qemu_bin; /* jailer_bin "": without it */
-    const char *folder;                                /* of VM directories: "out/vms" */
-    const char *net;                                   /* "auto", "none", "user", "tap" */
+    const char *folder;                                  /* of VM directories: "out/vms" */
+    const char *net;                                     /* "auto", "none", "user", "tap" */
     const char *netns, *tap, *mac;
     const char *const *forwards; /* with net "user": "tcp:127.0.0.1:3333-:6379", ..., NULL */
     uid_t uid;                   /* whom the hypervisor runs as; with gid, when set_user */
@@ -118,7 +118,8 @@ struct drafter_snapshot_options {
     struct drafter_vm vm;
     uint32_t cpus, memory_mib; /* 0 = 1, 1024 */
     const char *cpu_template, *boot_args;
-    const char *until; /* a console line that tells that the guest is up; NULL = its own call does */
+    const char
+        *until; /* a console line that tells that the guest is up; NULL = its own call does */
 };
 #define DRAFTER_SNAPSHOT_OPTIONS_INIT                                                              \
     {                                                                                              \
@@ -135,25 +136,26 @@ DRAFTER_PUBLIC int drafter_snapshot(struct drafter *d,
 struct drafter_machine_options {
     size_t size;
     /* One of three: a package (a folder, or a .tar.zst file), a blueprint's folder to boot, or
-     * devices one by one as drafter-peer's --devices has them (JSON). With raddr, a package's folder
-     * that is not there becomes what arrives. */
+     * devices one by one as drafter-peer's --devices has them (JSON). With raddr, a package's
+     * folder that is not there becomes what arrives. */
     const char *package, *blueprint, *devices;
     const char *overlay_dir; /* where this machine writes, one for every machine: "out/overlay" */
     struct drafter_vm vm;
-    bool fresh;     /* drop what it wrote in earlier runs */
-    bool verify;    /* compare the package with its digests first */
-    bool take_back; /* a person says that it does not run where it was moved */
-    bool mock;      /* no hypervisor: devices only */
+    bool fresh;                /* drop what it wrote in earlier runs */
+    bool verify;               /* compare the package with its digests first */
+    bool take_back;            /* a person says that it does not run where it was moved */
+    bool mock;                 /* no hypervisor: devices only */
     uint32_t cpus, memory_mib; /* of a blueprint that boots; 0 = 1, 1024 */
     const char *cpu_template, *boot_args;
     const char *raddr, *laddr; /* take it from, hand it to: HOST:PORT, unix:PATH, tls:HOST:PORT */
     const char *tls_cert, *tls_key, *tls_ca; /* PEM files */
     bool tls_anonymous_clients;
-    int postcopy;         /* 0 = for what is written last, 1 = none, 2 = for nearly all */
-    unsigned concurrency; /* threads that read and send; 0 = one for every processor */
-    int zstd_level;       /* 0 = what travels is not compressed */
-    uint64_t bandwidth;   /* bytes a second; 0 = no limit */
+    int postcopy;               /* 0 = for what is written last, 1 = none, 2 = for nearly all */
+    unsigned concurrency;       /* threads that read and send; 0 = one for every processor */
+    int zstd_level;             /* 0 = what travels is not compressed */
+    uint64_t bandwidth;         /* bytes a second; 0 = no limit */
     uint64_t downtime_limit_ms; /* give a move up rather than stand still for longer; 0 = never */
+    const char *trace;          /* file for a trace, drafter-migration(7); NULL = none */
 };
 #define DRAFTER_MACHINE_OPTIONS_INIT                                                               \
     {                                                                                              \
@@ -173,9 +175,9 @@ DRAFTER_PUBLIC int drafter_machine_start(struct drafter_machine *m, struct draft
  * was handed on (0), a hypervisor that died (-1, ECHILD). With laddr it serves whoever takes it. */
 DRAFTER_PUBLIC int drafter_machine_serve(struct drafter_machine *m, struct drafter_error *err);
 
-/* Suspends it: the agent prepares the guest, it stands still, all is flushed; the next start goes on
- * from there. One that does not run: nothing. When the agent alone failed it is kept, and -1 says
- * so. */
+/* Suspends it: the agent prepares the guest, it stands still, all is flushed; the next start goes
+ * on from there. One that does not run: nothing. When the agent alone failed it is kept, and -1
+ * says so. */
 DRAFTER_PUBLIC int drafter_machine_suspend(struct drafter_machine *m, struct drafter_error *err);
 
 /* Ends what is left, without suspending, and frees it. NULL is fine. -1: something could not be
@@ -196,6 +198,51 @@ DRAFTER_PUBLIC int drafter_machine_connect(struct drafter_machine *m, uint32_t p
  * length, at most size - 1. */
 DRAFTER_PUBLIC size_t drafter_machine_metrics(struct drafter_machine *m, char *buf, size_t size);
 
+/* ---- Packages over a network -------------------------------------------------------------- */
+
+struct drafter_registry_options {
+    size_t size;
+    const char *package;                     /* folder; it is only read */
+    const char *laddr;                       /* NULL = ":1600" */
+    const char *tls_cert, *tls_key, *tls_ca; /* PEM files */
+    bool tls_anonymous_clients;
+    unsigned pulls;       /* at once; more clients are turned away; 0 = 64 */
+    unsigned concurrency; /* threads of each pull; 0 = one for every processor, 4 at most */
+    bool no_verify;       /* serve files without comparing their digests */
+    bool no_postcopy;     /* a puller's machine runs when all of it is there */
+    int zstd_level;       /* 0 = what travels is not compressed */
+    uint64_t bandwidth;   /* of each pull, bytes a second; 0 = no limit */
+};
+#define DRAFTER_REGISTRY_OPTIONS_INIT                                                              \
+    {                                                                                              \
+        .size = sizeof(struct drafter_registry_options)                                            \
+    }
+
+/* Serves the package to any number of peers until drafter_cancel(): then pulls whose machine does
+ * not run yet are called off, and the others served to their end. */
+DRAFTER_PUBLIC int drafter_registry(struct drafter *d,
+                                    const struct drafter_registry_options *options,
+                                    struct drafter_error *err);
+
+struct drafter_terminate_options {
+    size_t size;
+    const char *raddr;                       /* the peer or registry */
+    const char *package;                     /* folder to make */
+    const char *tls_cert, *tls_key, *tls_ca; /* PEM files */
+    bool replace;      /* in place of what is there; else that is refused (EEXIST) */
+    bool keep_running; /* take a copy: the machine goes on where it is */
+};
+#define DRAFTER_TERMINATE_OPTIONS_INIT                                                             \
+    {                                                                                              \
+        .size = sizeof(struct drafter_terminate_options)                                           \
+    }
+
+/* Takes a machine over and keeps it as a package, which is whole and durable when this returns 0.
+ * Otherwise nothing of it is there, and the machine is where it was unless the error says other. */
+DRAFTER_PUBLIC int drafter_terminate(struct drafter *d,
+                                     const struct drafter_terminate_options *options,
+                                     struct drafter_error *err);
+
 /* ---- Archives ---------------------------------------------------------------------------- */
 
 struct drafter_archive_options {
@@ -215,11 +262,9 @@ struct drafter_archive_options {
     }
 
 /* Each result appears whole or not at all; a folder of the same kind is replaced. */
-DRAFTER_PUBLIC int drafter_archive(struct drafter *d,
-                                   const struct drafter_archive_options *options,
+DRAFTER_PUBLIC int drafter_archive(struct drafter *d, const struct drafter_archive_options *options,
                                    struct drafter_error *err);
-DRAFTER_PUBLIC int drafter_extract(struct drafter *d,
-                                   const struct drafter_archive_options *options,
+DRAFTER_PUBLIC int drafter_extract(struct drafter *d, const struct drafter_archive_options *options,
                                    struct drafter_error *err);
 
 /* ---- Mounts ------------------------------------------------------------------------------ */
@@ -241,7 +286,8 @@ DRAFTER_PUBLIC struct drafter_mount *drafter_mount(struct drafter *d, const char
                                                    const struct drafter_mount_options *options,
                                                    struct drafter_error *err);
 
-/* Flushes and detaches. NULL is fine. -1: something could not be flushed; it is gone all the same. */
+/* Flushes and detaches. NULL is fine. -1: something could not be flushed; it is gone all the same.
+ */
 DRAFTER_PUBLIC int drafter_unmount(struct drafter_mount *m, struct drafter_error *err);
 
 #ifdef __cplusplus

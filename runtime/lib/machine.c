@@ -61,6 +61,7 @@ static void fill(struct drafter_machine *m)
         .downtime_limit_ns = o->downtime_limit_ms * 1000000,
         .status_fd = -1,
         .cancel_fd = -1,
+        .trace = o->trace,
     };
 }
 

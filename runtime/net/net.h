@@ -117,8 +117,9 @@ struct net_forwarder;
 struct net_forwarder *net_forwarder_start(const char *host_veth_cidr, const char *host_veth_cidr6,
                                           const struct context *ctx, struct error *err);
 /* Makes `list` the forwards that are in force, in one transaction: what was there before and is in
- * the list stays untouched, but for what loopback addresses need on links, which is made again. Every port is held by a socket, one open file each; a port in use is
- * EADDRINUSE, a namespace that is not there ENOENT. On failure everything is as it was. */
+ * the list stays untouched, but for what loopback addresses need on links, which is made again.
+ * Every port is held by a socket, one open file each; a port in use is EADDRINUSE, a namespace that
+ * is not there ENOENT. On failure everything is as it was. */
 int net_forwarder_apply(struct net_forwarder *fw, const struct net_forwards *list,
                         struct error *err);
 /* Ports in force. */
@@ -126,8 +127,8 @@ size_t net_forwarder_count(const struct net_forwarder *fw);
 /* NULL is fine. Returns 0, or -1 when a sysctl could not be set back. */
 int net_forwarder_stop(struct net_forwarder *fw, struct error *err);
 
-/* A descriptor that becomes readable when a link of the thread's network namespace comes or changes.
- * The caller closes it. -1 on failure. */
+/* A descriptor that becomes readable when a link of the thread's network namespace comes or
+ * changes. The caller closes it. -1 on failure. */
 int net_watch_links(struct error *err);
 /* Takes what the descriptor has, without waiting. Returns whether a veth of drafter-nat was among
  * it: it may have been made anew, so net_forwarder_apply() should be called again. */

@@ -154,8 +154,10 @@ static void announce(bool dry, const struct log *log)
     struct error err;
     unsigned count = 0;
 
-    if (dry)
+    if (dry) {
+        log_info(log, "Would announce the addresses");
         return;
+    }
     if (net_announce(NULL, &count, &err) < 0)
         log_warn(log, "Cannot announce the addresses, ignoring", log_str("error", err.text));
     else

@@ -60,10 +60,17 @@ lab_add() { # FILE PATH
 }
 
 lab_add_program() { # FILE PATH
-    local lib
+    local lib opened
     lab_add "$1" "$2" && chmod 755 "$lab_root$2" || return 1
     for lib in $(ldd "$1" 2>/dev/null | grep -o '/[^ ]*'); do
         [ -e "$lab_root$lib" ] || lab_add "$lib" "$lib" || return 1
+    done
+    # Libraries that a program opens by itself, when it needs them (dlopen(3)).
+    for opened in libcurl.so.4; do
+        grep -qaF "$opened" "$1" || continue
+        lib=$(/sbin/ldconfig -p | awk -v so="$opened" '$1 == so {print $NF; exit}')
+        [ -n "$lib" ] || { echo "lab: $1 opens $opened: not there" >&2; return 1; }
+        [ "$lib" = "$1" ] || [ -e "$lab_root$lib" ] || lab_add_program "$lib" "$lib" || return 1
     done
 }
 

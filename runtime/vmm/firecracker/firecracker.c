@@ -236,7 +236,12 @@ static int ready(struct vmm *vmm, uint64_t deadline, struct error *err)
         return error_set(err, EBADMSG, "Firecracker: made a snapshot of no machine");
     if (e.code != EREMOTEIO)
         return error_set(err, e.code, "%s", e.text);
-    vmm->features.fork = strstr(e.text, "unknown variant") == NULL;
+    vmm->features.fork = strstr(e.text, "not supported before starting") != NULL;
+    if (!vmm->features.fork && !strstr(e.text, "unknown variant"))
+        return error_set(err, ENOTSUP,
+                         "Firecracker %s: is neither upstream's nor the live-migration fork, by its"
+                         " answer to a question: %s",
+                         version, e.text);
     log_debug(context_log(vmm->ctx), "Asked Firecracker", log_str("version", version),
               log_str("kind", vmm->features.fork ? "live-migration fork" : "upstream"));
     struct json_object *logger = json_object_new_object();

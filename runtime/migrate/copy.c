@@ -50,6 +50,7 @@ struct copy {
     unsigned want_head, n_wants;
     struct link *link;
     unsigned busy;
+    unsigned urgent; /* of these, with what the target waits for: the others hold back */
     bool stop, failed, link_failed;
     struct error error; /* when failed: a device could not be read */
     struct copy_counters counters;
@@ -225,7 +226,9 @@ static void *sender(void *opaque)
         }
         while (!c->stop && !c->failed) {
             struct run r;
-            if (!c->link || c->link_failed || !take(c, &r)) {
+            /* Two who want to send are let in by luck: what is waited for must not depend on it. */
+            bool hold = c->urgent > 0 && c->n_wants == 0;
+            if (!c->link || c->link_failed || hold || !take(c, &r)) {
                 (void)pthread_cond_broadcast(&c->idle);
                 (void)pthread_cond_wait(&c->work, &c->lock);
                 continue;
@@ -233,10 +236,13 @@ static void *sender(void *opaque)
             struct link *link = c->link;
             struct error err = ERROR_INIT;
             c->busy++;
+            c->urgent += r.wanted;
             (void)pthread_mutex_unlock(&c->lock);
             int rc = send_run(c, link, &r, &b, &err);
             (void)pthread_mutex_lock(&c->lock);
             c->busy--;
+            if (r.wanted && --c->urgent == 0)
+                (void)pthread_cond_broadcast(&c->work);
             if (rc != 0)
                 give_back(c, &r);
             if (rc > 0) {

@@ -130,12 +130,38 @@ static int await(struct pull *p, uint64_t block, uint64_t first, uint64_t end, s
     return 0;
 }
 
+/* Asks for all that a read of several blocks will wait for, so that it waits once. */
+static void ask_ahead(struct pull *p, uint64_t first, uint64_t end)
+{
+    const uint64_t per_block = p->opt.block_size / BLOCK_PAGE;
+    uint64_t page = pages_next(&p->here, first, end, false);
+
+    if (page / per_block == (end - 1) / per_block)
+        return; /* one block, or none: await() asks */
+    while (page < end) {
+        uint64_t block = page / per_block, offset = block * p->opt.block_size;
+        struct stripe *s = stripe_of(p, block);
+        bool asked;
+        {
+            lock_scope(&s->lock);
+            asked = pages_get(&p->here, page) || !pages_set(&p->asked, block, block + 1);
+        }
+        uint64_t len = p->size - offset < p->opt.block_size ? p->size - offset : p->opt.block_size;
+        if (!asked)
+            p->opt.request(p->opt.opaque, offset, len);
+        page = (block + 1) * per_block < end
+                   ? pages_next(&p->here, (block + 1) * per_block, end, false)
+                   : end;
+    }
+}
+
 static int pull_pread(struct block *next, void *self, struct io *io, struct error *err)
 {
     struct pull *p = self;
     const uint64_t per_block = p->opt.block_size / BLOCK_PAGE;
     const uint64_t end = (io->offset + io->len - 1) / BLOCK_PAGE + 1;
 
+    ask_ahead(p, io->offset / BLOCK_PAGE, end);
     for (uint64_t page = pages_next(&p->here, io->offset / BLOCK_PAGE, end, false); page < end;
          page = pages_next(&p->here, page, end, false)) {
         uint64_t block = page / per_block, stop = (block + 1) * per_block;

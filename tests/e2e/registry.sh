@@ -7,9 +7,10 @@
 requires_command qemu-system-x86_64
 requires_command jq
 requires_command socat
+requires_command "${CC:-gcc}"
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 40
+plan 43
 
 testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
 before=$(cat package/* | sha256sum)
@@ -59,6 +60,21 @@ peer_from='--package pulled' peer_start p1
 ok "what was pulled is a machine that goes on" peer_up p1
 ok "as it was" guest_verify p1
 peer_stop p1
+
+# A link that breaks when the machine runs already, before most of it has come.
+"${CC:-gcc}" -D_GNU_SOURCE -O2 -pthread -I"$TEST_TOP" -o wire "$TEST_TOP/tests/lib/wire/wire.c"
+registry slowly --bandwidth-limit 4M
+./wire --harm cut --from target --type 10 wire.sock slowly.sock >wire.log 2>&1 &
+cleanup kill -9 $!
+wait_line 30 wire.log listening
+peer_from='--package broken' peer_start p4 --raddr unix:wire.sock
+wait_line 120 p4.log 'Completed all device migrations'
+ok "a broken link is taken up again" grep -q 'Took the link to the source up again' p4.log
+ok "and nothing is lost" guest_verify p4
+like "the registry counts it as served" "$(grep Completed slowly.log)" 'bytes_sent'
+peer_stop p4
+kill -TERM "$slowly"
+wait "$slowly"
 
 # Clients that say nothing, nonsense, or leave in the middle; then one that behaves.
 exec 8<> <(:)

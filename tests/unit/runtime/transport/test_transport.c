@@ -212,6 +212,28 @@ UNIT_TEST(descriptors)
 }
 END_TEST
 
+UNIT_TEST(what_was_put_back_is_read_first)
+{
+    struct error err = ERROR_INIT;
+    struct transport_options none = {0};
+    char address[32], got[8] = "";
+    int sv[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    (void)snprintf(address, sizeof(address), "fd:%d", sv[0]);
+    struct stream *s = stream_connect(address, &none, NULL, &err);
+    ck_assert_int_eq(write(sv[1], "abcdef", 6), 6);
+    ck_assert_int_eq(stream_read(s, got, 4, SECOND, NULL, &err), 0);
+    stream_unread(s, got, 4);
+    memset(got, 0, sizeof(got));
+    ck_assert_int_eq(stream_read_some(s, got, 1, SECOND, NULL, &err), 1);
+    ck_assert_int_eq(stream_read(s, got + 1, 5, SECOND, NULL, &err), 0);
+    ck_assert_str_eq(got, "abcdef");
+    stream_close(s);
+    (void)close(sv[1]);
+}
+END_TEST
+
 /* A client that must be refused by the server, or must refuse it. */
 static void refused(const struct transport_options *server, const struct transport_options *client,
                     const char *host, const char *want)

@@ -21,7 +21,7 @@ is "without an image" "$(blueprint-check "$bp" | cut -f1 | tr '\n' ' ')" "kernel
 mkdir vsock
 # A systemd takes seconds to start, or minutes in emulation on a machine that does other things too: the limits are
 # there for what never comes.
-guestctl --vsock-path vsock/vsock.sock --timeout 25m liveness before-suspend after-resume >acts 2>guestctl.log &
+guestctl --vsock-path vsock/vsock.sock --timeout 12m liveness before-suspend after-resume >acts 2>guestctl.log &
 guestctl=$!
 cleanup kill "$guestctl"
 wait_line 60 guestctl.log Listening
@@ -29,5 +29,5 @@ machine_vsock=vsock
 machine_start "$bp"
 ok "systemd starts liveness and agent" wait "$guestctl"
 diag "$(cat acts)"
-ok "redis answers" wait_for 900 machine_ping
+ok "redis answers" wait_for 300 machine_ping
 [ "$tap_failed" = 0 ] || diag "$(tail -n 40 console | tr -d '\r')"

@@ -25,6 +25,9 @@ trap 'stop; rm -rf "${bench_folders[@]}"' EXIT
 note() { bench_times[$1]+=" $2"; }
 ratio() { calculate "$(median "$1") / $(median "$2")"; }
 line() { printf '  %-58s %10s %s\n' "$1" "$2" "${3:-}"; }
+order() { # ROUND A B: who goes first changes
+    if (($1 % 2)); then echo "$3 $2"; else echo "$2 $3"; fi
+}
 wait_file() {
     local i
     for ((i = 0; i < 500; i++)); do
@@ -53,10 +56,11 @@ cold() {
     [ "$(fincore -bnro PAGES disk)" -lt 100 ] || { echo "bench: the disk stays in the cache" >&2; exit 1; }
 }
 for ((i = 0; i < rounds; i++)); do
-    cold
-    note file "$(./io read disk)"
-    cold
-    note stack "$(./io read mnt/disk)"
+    for name in $(order $i file stack); do
+        cold
+        [ $name = file ] && path=disk || path=mnt/disk
+        note $name "$(./io read $path)"
+    done
 done
 echo "sequential read of a cold disk of 1 GiB, MB/s, medians of $rounds:"
 line "the file itself" "$(median file)"
@@ -119,7 +123,7 @@ exec {tmpfs}>tmpfs.in
 wait_count ours ready 1
 wait_count tmpfs ready 1
 for ((i = 1; i <= rounds; i++)); do
-    for name in ours tmpfs; do
+    for name in $(order $i ours tmpfs); do
         start=${EPOCHREALTIME/./}
         echo "write $((4 * pages))" >&"${!name}"
         wait_count $name wrote $i

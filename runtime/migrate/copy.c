@@ -345,7 +345,10 @@ void copy_set_link(struct copy *c, struct link *link)
 
     c->link = link;
     c->link_failed = false;
-    c->n_wants = 0;
+    /* What was asked for on a link that is gone is asked for anew. A new link's reader may hear
+     * questions before it is set here: those stay. */
+    if (!link)
+        c->n_wants = 0;
     (void)pthread_cond_broadcast(&c->work);
     while (!link && c->busy)
         (void)pthread_cond_wait(&c->idle, &c->lock);

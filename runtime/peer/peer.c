@@ -15,6 +15,9 @@
 #include "runtime/net/announce.h"
 #include "runtime/net/net.h"
 
+/* A guest that waits for a page that has not arrived yet waits for two blocks of 64 KiB. */
+#define READ_AHEAD_FAR_KIB 128u
+
 uint64_t peer_now_ns(void)
 {
     struct timespec ts;
@@ -239,6 +242,8 @@ int peer_new_assembly(struct peer *p, struct error *err)
         if (!p->setup.choice.bin)
             return error_oom(err);
     }
+    if (p->o->raddr && *p->o->raddr)
+        ao.read_ahead_kib = READ_AHEAD_FAR_KIB;
     vm_setup_fill(&p->setup, p->o->vm, &ao.vmm);
     ao.vmm.purpose = p->boots ? VMM_BOOT : VMM_LOAD;
     p->a = assembly_new(&ao, p->ctx, err);

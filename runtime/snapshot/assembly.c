@@ -97,6 +97,8 @@ static int prepare(struct assembly *a, struct error *err)
     if (mkdir(mount, 0755) < 0)
         return error_sys(err, "%s", mount);
     a->mount = mount_new(mount, &a->calm, err);
+    if (a->mount && a->opt.read_ahead_kib)
+        mount_set_read_ahead(a->mount, a->opt.read_ahead_kib);
     return a->mount ? 0 : -1;
 }
 

@@ -46,6 +46,7 @@ struct assembly_options {
     uint32_t liveness_port, agent_port; /* 0 = the guest has no such program */
     struct vmm_options vmm; /* purpose, choice, user, network, console; place and vhost_vsock_fd are
                                filled in */
+    unsigned read_ahead_kib; /* mount_set_read_ahead(); 0 = its default */
 };
 
 /* Makes the VM directory. ctx outlives the assembly. The caller owns the result: assembly_close().
@@ -53,14 +54,14 @@ struct assembly_options {
 struct assembly *assembly_new(const struct assembly_options *options, const struct context *ctx,
                               struct error *err);
 
-/* Adds a device; before assembly_start(), unless it was expected. On success the stack is the assembly's. exposed: the VMM
- * opens it as `name`. Returns 0. */
+/* Adds a device; before assembly_start(), unless it was expected. On success the stack is the
+ * assembly's. exposed: the VMM opens it as `name`. Returns 0. */
 int assembly_add(struct assembly *a, const char *name, struct block *stack, bool exposed,
                  struct error *err);
 
-/* Says before assembly_start() that a device which the VMM opens will be added after it: the process
- * starts meanwhile, and waits where it needs the device. assembly_complete() follows the last one
- * that was added; assembly_close() may come instead. Returns 0. */
+/* Says before assembly_start() that a device which the VMM opens will be added after it: the
+ * process starts meanwhile, and waits where it needs the device. assembly_complete() follows the
+ * last one that was added; assembly_close() may come instead. Returns 0. */
 int assembly_expect(struct assembly *a, const char *name, struct error *err);
 void assembly_complete(struct assembly *a);
 

@@ -28,7 +28,7 @@
 
 #define WORKERS_START 4
 #define WATCHER_NAPS 500 /* of 10 ms, for a watcher to do its work */
-#define READ_AHEAD_KIB "1024"
+#define READ_AHEAD_KIB 1024u
 
 struct mount *mount_new(const char *path, const struct context *ctx, struct error *err)
 {
@@ -39,6 +39,7 @@ struct mount *mount_new(const char *path, const struct context *ctx, struct erro
         return NULL;
     }
     m->ctx = ctx;
+    m->read_ahead_kib = READ_AHEAD_KIB;
     m->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     m->path = strdup(path);
     if (m->stop_fd < 0 || !m->path) {
@@ -187,10 +188,12 @@ static void join_workers(struct mount *m)
  * Documentation/ABI/testing/sysfs-class-bdi. */
 static void lift_limits(const struct mount *m)
 {
-    static const struct {
+    char path[128], read_ahead[16];
+    const struct {
         const char *file, *value;
-    } limits[] = {{"strict_limit", "0"}, {"max_ratio", "100"}, {"read_ahead_kb", READ_AHEAD_KIB}};
-    char path[128];
+    } limits[] = {{"strict_limit", "0"}, {"max_ratio", "100"}, {"read_ahead_kb", read_ahead}};
+
+    (void)snprintf(read_ahead, sizeof(read_ahead), "%u", m->read_ahead_kib);
 
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
         (void)snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/%s", major(m->dev), minor(m->dev),
@@ -351,6 +354,11 @@ int mount_flush(struct mount *m, const char *name, struct error *err)
     if (name && !found)
         return error_set(err, ENOENT, "mount %s: no file %s", m->path, name);
     return rc;
+}
+
+void mount_set_read_ahead(struct mount *m, unsigned kib)
+{
+    m->read_ahead_kib = kib;
 }
 
 int mount_set_lazy(struct mount *m, const char *name, bool lazy, struct error *err)

@@ -93,13 +93,19 @@ int mount_add(struct mount *m, const char *name, unsigned mode, uid_t uid, gid_t
 int mount_add_block(struct mount *m, const char *name, unsigned mode, uid_t uid, gid_t gid,
                     struct block *top, struct error *err);
 
+/* Before mount_start(): how many KiB the kernel reads ahead of its users, at most (root's mounts;
+ * an ordinary user's have the kernel's 128). Default: 1024. Little is better where data comes from
+ * far: who reads a page waits for all that is read with it. */
+void mount_set_read_ahead(struct mount *m, unsigned kib);
+
 /* Mounts and serves, in threads of its own. Returns when the files are there. */
 int mount_start(struct mount *m, struct error *err);
 
-/* From mount_hold(), which comes before mount_start(), to mount_release(), a user who looks up a name
- * that is not there waits for mount_add() to bring it: a process can start while its files are still
- * being opened. mount_release() (any thread, also twice) lets those who wait in vain have their
- * ENOENT, as do mount_stop() and mount_free(). Such a user cannot be killed: release before. */
+/* From mount_hold(), which comes before mount_start(), to mount_release(), a user who looks up a
+ * name that is not there waits for mount_add() to bring it: a process can start while its files are
+ * still being opened. mount_release() (any thread, also twice) lets those who wait in vain have
+ * their ENOENT, as do mount_stop() and mount_free(). Such a user cannot be killed: release before.
+ */
 void mount_hold(struct mount *m);
 void mount_release(struct mount *m);
 

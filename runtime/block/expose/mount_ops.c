@@ -168,7 +168,8 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     (void)fuse_reply_err(req, 0);
 }
 
-/* A large buffer that is given back to the kernel costs a page fault for every page the next time. */
+/* A large buffer that is given back to the kernel costs a page fault for every page the next time.
+ */
 static char *take_buffer(struct mount *m)
 {
     {

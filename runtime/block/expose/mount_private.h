@@ -30,6 +30,7 @@ struct mount {
     const struct context *ctx;
     struct fuse_session *session;
     bool mounted;
+    unsigned read_ahead_kib;
     dev_t dev; /* of the mount; 0 = not known yet */
     int stop_fd;
     pid_t watcher; /* 0 = none */

@@ -10,7 +10,7 @@ requires_command socat
 requires_command "${CC:-gcc}"
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 43
+plan 46
 
 testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
 before=$(cat package/* | sha256sum)
@@ -118,6 +118,24 @@ printf 'x' | dd of=flipped/memory.bin bs=1 seek=123456 conv=notrunc 2>/dev/null
 fails "a damaged package is not served" 1 'device memory.*damaged|SHA-256' drafter-registry --package flipped --laddr unix:x.sock
 
 # -- a terminator and a running machine --
+called_off() { # NAME REGEX: the machine of NAME was given up and runs on; its taker failed, saying REGEX
+    wait_line 60 "$1.log" 'Migration failed, the machine runs on' && guest_verify "$1" && ! wait $taker &&
+        [[ $(tail -n 1 taker.log) =~ $2 ]] && [ ! -e given-up ]
+}
+peer_start u --laddr unix:u.sock --bandwidth-limit 1M --status-fd 9 9>u.events
+wait_line 60 u.log Listening
+drafter-terminator --raddr unix:u.sock --output given-up 2>taker.log &
+taker=$!
+wait_line 60 u.events '"stage":"copy"'
+kill -USR1 "$(peer_pid u)"
+ok "SIGUSR1 calls a migration off, the machine runs on" called_off u 'called it off|closed the connection|middle of a message'
+ok "until it is told to end" peer_stop u
+peer_start d --laddr unix:d.sock --downtime-limit 1us
+wait_line 60 d.log Listening
+drafter-terminator --raddr unix:d.sock --output given-up 2>taker.log &
+taker=$!
+ok "a machine that would stand still for too long runs on" called_off d 'longer than the limit'
+peer_stop d
 peer_start a --laddr unix:a.sock --trace a.trace --status-fd 9 9>a.events
 wait_line 60 a.log Listening
 ok "a copy is taken" drafter-terminator --raddr unix:a.sock --output copy --keep-running --trace copy.trace

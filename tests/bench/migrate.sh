@@ -37,7 +37,8 @@ trap finish EXIT
 
 note() { bench_times[$1]+=" $2"; }
 line() { printf '  %-62s %10s %s\n' "$1" "$2" "${3:-}"; }
-nap() { read -r -t "${1:-0.02}" <> <(:) || :; }
+exec {silence}<> <(:) # nothing ever comes from there
+nap() { read -r -t "${1:-0.02}" -u "$silence" || :; }
 await() { # SECONDS COMMAND...
     local end=$((SECONDS + $1))
     shift

@@ -88,7 +88,7 @@ static int map_number(struct tar_reader *r, uint64_t *budget, uint64_t *ret_valu
 /* Format 1.0: the map stands in front of the data, padded to a block. */
 int tar_pax_sparse_map(struct tar_reader *r, uint64_t size, uint64_t *ret_used, struct error *err)
 {
-    uint64_t count, offset, length, budget = size;
+    uint64_t count = 0, offset = 0, length = 0, budget = size;
 
     r->pax.n_map = 0;
     if (map_number(r, &budget, &count, err) < 0)

@@ -11,7 +11,8 @@
 
 struct opts {
     struct vm_opts vm;
-    const char *package, *blueprint, *devices, *overlay_dir, *package_cache, *raddr, *laddr, *metrics;
+    const char *package, *blueprint, *devices, *overlay_dir, *package_cache, *raddr, *laddr,
+        *metrics;
     const char *trace, *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
     uint64_t cpus, memory_mib, concurrency, rescue_timeout, bandwidth, downtime_limit, zstd_level;
     uint64_t idle_timeout, retake_timeout;
@@ -21,7 +22,8 @@ struct opts {
 
 static const struct option options[] = {
     OPTION(struct opts, package, .name = "package", .kind = OPTION_STRING, .arg = "DIR|FILE",
-           .help = "The package to resume, a folder or an archive of drafter-packager; default out/package, unless another start is given. "
+           .help = "The package to resume, a folder or an archive of drafter-packager; default "
+                   "out/package, unless another start is given. "
                    "With --raddr it may be absent: it becomes what arrives."),
     OPTION(struct opts, blueprint, .name = "blueprint", .kind = OPTION_STRING, .arg = "DIR",
            .help = "Boot the machine of this blueprint, or resume it where it was suspended."),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* embed.c - resumes a machine from a package, talks to it, suspends it
  *
- *     embed PACKAGE OVERLAY_DIR         the machine's console on standard output; Ctrl-C suspends it
+ *     embed PACKAGE OVERLAY_DIR         the machine's console on standard output; Ctrl-C suspends
+ * it
  */
 #include <drafter.h>
 #include <signal.h>
@@ -12,7 +13,7 @@ static struct drafter *drafter;
 static void stop(int sig)
 {
     (void)sig;
-    drafter_cancel(drafter);
+    drafter_cancel(drafter); // NOLINT(bugprone-signal-handler): safe, says drafter.h
 }
 
 static void event(void *opaque, const struct drafter_event *e)

@@ -38,11 +38,8 @@ _Static_assert((int)DRAFTER_DEBUG == (int)LOG_LEVEL_DEBUG &&
 
 static void report(void *opaque, const char *phase, uint64_t done, uint64_t total, const char *unit)
 {
-    const struct drafter_event event = {.kind = DRAFTER_EVENT_PROGRESS,
-                                        .phase = phase,
-                                        .done = done,
-                                        .total = total,
-                                        .unit = unit};
+    const struct drafter_event event = {
+        .kind = DRAFTER_EVENT_PROGRESS, .phase = phase, .done = done, .total = total, .unit = unit};
     library_event(opaque, &event);
 }
 
@@ -60,13 +57,13 @@ struct drafter *drafter_new(const struct drafter_options *options, struct drafte
         (void)error_oom(library_error(err));
         return NULL;
     }
-    if (options && library_options(&d->o, sizeof(d->o), options, "drafter_options",
-                                   library_error(err)) < 0)
+    if (options &&
+        library_options(&d->o, sizeof(d->o), options, "drafter_options", library_error(err)) < 0)
         return NULL;
     if (cancel_init(&d->cancel, library_error(err)) < 0)
         return NULL;
-    d->log =
-        (struct log){.level = (enum log_level)d->o.log_level, .sink = d->o.log ? sink : NULL, .opaque = d};
+    d->log = (struct log){
+        .level = (enum log_level)d->o.log_level, .sink = d->o.log ? sink : NULL, .opaque = d};
     d->progress = (struct progress){.report = report, .opaque = d};
     d->ctx = (struct context){.log = &d->log, .progress = &d->progress, .cancel = &d->cancel};
     return steal_ptr(&d);
@@ -137,11 +134,16 @@ int library_vm(const struct drafter_vm *vm, struct vm_opts *ret, struct error *e
         return -1;
     const struct {
         const char *given, **member;
-    } words[] = {{vm->hypervisor, &o.hypervisor}, {vm->accel, &o.accel},
-                 {vm->firecracker_bin, &o.firecracker_bin}, {vm->jailer_bin, &o.jailer_bin},
-                 {vm->qemu_bin, &o.qemu_bin}, {vm->folder, &o.base},
-                 {vm->net, &o.net}, {vm->netns, &o.netns},
-                 {vm->tap, &o.tap}, {vm->mac, &o.mac}};
+    } words[] = {{vm->hypervisor, &o.hypervisor},
+                 {vm->accel, &o.accel},
+                 {vm->firecracker_bin, &o.firecracker_bin},
+                 {vm->jailer_bin, &o.jailer_bin},
+                 {vm->qemu_bin, &o.qemu_bin},
+                 {vm->folder, &o.base},
+                 {vm->net, &o.net},
+                 {vm->netns, &o.netns},
+                 {vm->tap, &o.tap},
+                 {vm->mac, &o.mac}};
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         if (words[i].given)
             *words[i].member = words[i].given;
@@ -155,7 +157,8 @@ int library_vm(const struct drafter_vm *vm, struct vm_opts *ret, struct error *e
     o.console_in = vm->console_in;
     o.console_out = vm->console_out;
     if (vm->timeout_ms)
-        o.resume_timeout = vm->timeout_ms > UINT64_MAX / 1000000 ? UINT64_MAX : vm->timeout_ms * 1000000;
+        o.resume_timeout =
+            vm->timeout_ms > UINT64_MAX / 1000000 ? UINT64_MAX : vm->timeout_ms * 1000000;
     *ret = o;
     return 0;
 }

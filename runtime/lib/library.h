@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* library.h - what the files of libdrafter share
  *
- * The public structs are turned into those of the modules here and nowhere else, so that the modules
- * may change. struct drafter_error is struct error under another name: its layout is checked.
+ * The public structs are turned into those of the modules here and nowhere else, so that the
+ * modules may change. struct drafter_error is struct error under another name: its layout is
+ * checked.
  */
 #ifndef RUNTIME_LIB_LIBRARY_H
 #define RUNTIME_LIB_LIBRARY_H

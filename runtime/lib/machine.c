@@ -107,8 +107,9 @@ int drafter_machine_start(struct drafter_machine *m, struct drafter_error *error
     struct error *err = library_error(error);
     const bool takes = m->o.raddr && *m->o.raddr;
 
-    if ((takes ? peer_take(m->peer, err)
-               : peer_open(m->peer, err) < 0 ? -1 : peer_start(m->peer, err)) < 0)
+    if ((takes                         ? peer_take(m->peer, err)
+         : peer_open(m->peer, err) < 0 ? -1
+                                       : peer_start(m->peer, err)) < 0)
         return -1;
     if (m->peer->running)
         tell(m, DRAFTER_EVENT_RUNNING);

@@ -14,11 +14,10 @@
 #define MARK_MAX 4096
 #define BOOT_ID 64
 
-static const char *const words[] = {
-    [MARK_STANDING] = "standing",
-    [MARK_STARTING] = "starting",
-    [MARK_RUNNING] = "running",
-    [MARK_ENDED] = "ended"};
+static const char *const words[] = {[MARK_STANDING] = "standing",
+                                    [MARK_STARTING] = "starting",
+                                    [MARK_RUNNING] = "running",
+                                    [MARK_ENDED] = "ended"};
 
 /* Which start of this host it is (random(4)); "" where that is not to be had. */
 static void read_boot_id(char id[BOOT_ID])

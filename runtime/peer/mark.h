@@ -6,12 +6,13 @@
  * ways that show late. The mark, a small file beside the memory's, says so: it reads "running" from
  * before the machine first runs until after everything was flushed.
  *
- *     {"format": "drafter-machine", "version": 1, "status": "running", "boot": "the host's boot id"}
+ *     {"format": "drafter-machine", "version": 1, "status": "running", "boot": "the host's boot
+ * id"}
  *
- * A sync takes as long as the rest of a resume, so it is done while the hypervisor starts: "starting"
- * is made durable then, and "running" follows it, right before the machine runs, without. Read on
- * the same boot, "starting" means that the machine did not run (MARK_STANDING); on another one, that
- * it may have (MARK_RUNNING).
+ * A sync takes as long as the rest of a resume, so it is done while the hypervisor starts:
+ * "starting" is made durable then, and "running" follows it, right before the machine runs,
+ * without. Read on the same boot, "starting" means that the machine did not run (MARK_STANDING); on
+ * another one, that it may have (MARK_RUNNING).
  */
 #ifndef RUNTIME_PEER_MARK_H
 #define RUNTIME_PEER_MARK_H

@@ -59,7 +59,8 @@ struct plan_wish {
     const char *package_cache; /* where archives are extracted (archive.h); NULL: "out/packages" */
     bool into;                 /* a migration brings the machine */
 };
-struct plan *plan_of_wish(const struct plan_wish *wish, const struct context *ctx, struct error *err);
+struct plan *plan_of_wish(const struct plan_wish *wish, const struct context *ctx,
+                          struct error *err);
 void plan_free(struct plan *plan);
 DEFINE_CLEANUP(cleanup_plan_p, struct plan *, plan_free)
 #define cleanup_plan CLEANUP(cleanup_plan_p)

@@ -79,7 +79,8 @@ static int create(const struct archive_options *o, const struct sources *s,
     return pack_create(&create, ctx, err);
 }
 
-static int archive_blueprint(const struct archive_options *o, const struct context *ctx, struct error *err)
+static int archive_blueprint(const struct archive_options *o, const struct context *ctx,
+                             struct error *err)
 {
     cleanup_blueprint struct blueprint *bp = blueprint_open(o->dir, err);
     struct sources s CLEANUP(sources_free) = {.n = 0};
@@ -95,7 +96,8 @@ static int archive_blueprint(const struct archive_options *o, const struct conte
     return create(o, &s, ctx, err);
 }
 
-static int archive_package(const struct archive_options *o, const struct context *ctx, struct error *err)
+static int archive_package(const struct archive_options *o, const struct context *ctx,
+                           struct error *err)
 {
     cleanup_package struct package *pkg = package_open(o->dir, err);
     struct sources s CLEANUP(sources_free) = {.n = 0};
@@ -156,7 +158,8 @@ static int check_replaceable(const struct archive_options *o, const char *dir, s
     return 0;
 }
 
-static int check_extracted(const struct archive_options *o, const struct output *out, struct error *err)
+static int check_extracted(const struct archive_options *o, const struct output *out,
+                           struct error *err)
 {
     if (!o->blueprint) {
         cleanup_package struct package *pkg = package_open_at(output_fd(out), o->dir, err);
@@ -196,8 +199,8 @@ int archive_make(const struct archive_options *o, const struct context *ctx, str
     return o->blueprint ? archive_blueprint(o, ctx, err) : archive_package(o, ctx, err);
 }
 
-/* Locked while somebody looks or extracts. The file stays: to remove it would take the lock from who
- * waits for it. */
+/* Locked while somebody looks or extracts. The file stays: to remove it would take the lock from
+ * who waits for it. */
 static int lock_cache(const char *folder, struct error *err)
 {
     cleanup_free char *path = NULL;

@@ -31,10 +31,10 @@ int archive_make(const struct archive_options *options, const struct context *ct
 int archive_extract(const struct archive_options *options, const struct context *ctx,
                     struct error *err);
 
-/* The folder of a package's archive, extracted once: CACHE/SHA-256 of the archive. Many processes may
- * ask at once: one extracts, the others wait. Nothing in the cache is ever removed; a folder may be
- * when no machine uses it. Progress "digest", "extract". Returns its path, the caller's; NULL on
- * failure. */
+/* The folder of a package's archive, extracted once: CACHE/SHA-256 of the archive. Many processes
+ * may ask at once: one extracts, the others wait. Nothing in the cache is ever removed; a folder
+ * may be when no machine uses it. Progress "digest", "extract". Returns its path, the caller's;
+ * NULL on failure. */
 char *archive_cached(const char *archive, const char *cache, const struct context *ctx,
                      struct error *err);
 

@@ -78,8 +78,8 @@ static int describe(const struct source *s, bool read_only, struct json_object *
     return 0;
 }
 
-static int add(struct mounter *m, const struct source *s, bool read_only,
-               const struct context *ctx, struct error *err)
+static int add(struct mounter *m, const struct source *s, bool read_only, const struct context *ctx,
+               struct error *err)
 {
     cleanup_json struct json_object *stack = json_object_new_array();
 
@@ -95,9 +95,9 @@ static int add(struct mounter *m, const struct source *s, bool read_only,
 }
 
 /* Adds a device of a folder, with an overlay when there is a place for it. */
-static int add_file(struct mounter *m, const struct mounter_options *o, const char *dir, const char *name,
-                    const char *file, const uint8_t *sha256, const struct context *ctx,
-                    struct error *err)
+static int add_file(struct mounter *m, const struct mounter_options *o, const char *dir,
+                    const char *name, const char *file, const uint8_t *sha256,
+                    const struct context *ctx, struct error *err)
 {
     cleanup_free char *base = NULL, *overlay = NULL, *state = NULL;
     const char *od = o->overlay_dir;
@@ -130,15 +130,14 @@ static int add_package(struct mounter *m, const struct mounter_options *o, const
     for (size_t i = 0; i < pkg->n_devices; i++) {
         const struct package_device *d = &pkg->devices[i];
         config = config || !strcmp(d->name, "config");
-        if (add_file(m, o, dir, d->name, d->file, d->has_digest ? d->sha256 : NULL, ctx, err) <
-            0)
+        if (add_file(m, o, dir, d->name, d->file, d->has_digest ? d->sha256 : NULL, ctx, err) < 0)
             return -1;
     }
     return config ? 0 : add_file(m, o, dir, "config", PACKAGE_CONFIG, NULL, ctx, err);
 }
 
-static int add_blueprint(struct mounter *m, const struct mounter_options *o, const struct context *ctx,
-                         struct error *err)
+static int add_blueprint(struct mounter *m, const struct mounter_options *o,
+                         const struct context *ctx, struct error *err)
 {
     cleanup_blueprint struct blueprint *bp = blueprint_open(o->blueprint, err);
 
@@ -163,8 +162,8 @@ static int add_base(struct mounter *m, const struct mounter_options *o, const st
     return add_file(m, o, dir, d->name, slash ? slash + 1 : d->base, NULL, ctx, err);
 }
 
-static int add_devices(struct mounter *m, const struct mounter_options *o, const struct context *ctx,
-                       struct error *err)
+static int add_devices(struct mounter *m, const struct mounter_options *o,
+                       const struct context *ctx, struct error *err)
 {
     cleanup_devices struct devices list = {0};
 

@@ -196,6 +196,7 @@ int main(int argc, char **argv)
         return bare(argv + 2);
     if (argc > 4 && strcmp(argv[1], "lines") == 0)
         return lines(argv + 2);
-    fprintf(stderr, "usage: restore bare STATE FD ARGUMENT... | restore lines TEXT... -- ARGUMENT...\n");
+    fprintf(stderr,
+            "usage: restore bare STATE FD ARGUMENT... | restore lines TEXT... -- ARGUMENT...\n");
     return 2;
 }

@@ -296,8 +296,8 @@ static int begin(struct cow_state *s, const struct cow_header *want, struct erro
         return -1;
     if (ftruncate(s->fd, (off_t)page_offset(s->n_pages, 0)) < 0)
         return error_sys(err, "%s: set the size", s->what);
-    /* Not synced: what a power cut leaves of a state without blocks is one without blocks. The first
-     * commit's sync brings all of it. */
+    /* Not synced: what a power cut leaves of a state without blocks is one without blocks. The
+     * first commit's sync brings all of it. */
     if (write_header(s, &s->header, 0, err) < 0 || write_header(s, &s->header, 1, err) < 0)
         return -1;
     return 0;

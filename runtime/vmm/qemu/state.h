@@ -43,8 +43,8 @@ int qemu_state_write(int fd, const char *what, const char *qemu_version,
 bool qemu_state_versioned(const struct vmm_machine *machine);
 
 /* Reads and checks the file: magic, version, lengths, checksum, and that it was saved of `machine`
- * as it is now (the first difference is named) by a QEMU that this one (qemu_version, not looked at for versioned types) can follow.
- * The caller frees *ret_stream. Returns 0. */
+ * as it is now (the first difference is named) by a QEMU that this one (qemu_version, not looked at
+ * for versioned types) can follow. The caller frees *ret_stream. Returns 0. */
 int qemu_state_read(int fd, const char *what, const char *qemu_version,
                     const struct vmm_machine *machine, void **ret_stream, size_t *ret_len,
                     struct error *err);

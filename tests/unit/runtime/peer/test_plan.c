@@ -32,6 +32,14 @@ UNIT_TEST(mark)
         ck_assert_int_eq(mark_read("mark", &got, &err), 0);
         ck_assert_int_eq(got, all[i]);
     }
+    /* A start that did not come to running: on this boot it did not run, on another it may have. */
+    ck_assert_msg(mark_write("mark", MARK_STARTING, true, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(mark_read("mark", &got, &err), 0);
+    ck_assert_int_eq(got, MARK_STANDING);
+    put("mark", "{\"format\": \"drafter-machine\", \"version\": 1, \"status\": \"starting\", "
+                "\"boot\": \"another\"}");
+    ck_assert_int_eq(mark_read("mark", &got, &err), 0);
+    ck_assert_int_eq(got, MARK_RUNNING);
     /* What cannot be understood is never taken for "may run". */
     static const char *const wrong[] = {
         "",

@@ -3,11 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -241,6 +245,61 @@ UNIT_TEST(a_lazy_file_leaves_the_flush_out_until_it_is_no_longer)
     ck_assert_int_eq(fsync(fd), 0);
     ck_assert_int_eq(__atomic_load_n(&c.flushes, __ATOMIC_SEQ_CST), 1);
     close(fd);
+    OK(mount_stop(m, &err));
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
+/* Whether the process waits in open(2), or has ended (-1). */
+static int waits_in_open(pid_t pid)
+{
+    char path[64], text[32] = "";
+    int status;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/syscall", (int)pid);
+    int fd = open(path, O_RDONLY);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        (void)close(fd);
+    if (waitpid(pid, &status, WNOHANG) == pid)
+        return -1;
+    return n > 0 && strtol(text, NULL, 10) == SYS_openat && text[0] != 'r';
+}
+
+UNIT_TEST(who_looks_for_a_file_that_is_held_waits_for_it)
+{
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+    int status = -1, state;
+
+    need_fuse();
+    ck_assert(mkdir("m", 0700) == 0 || errno == EEXIST);
+    struct mount *m = mount_new("m", NULL, &err);
+    ck_assert_ptr_nonnull(m);
+    mount_hold(m);
+    OK(mount_start(m, &err));
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(open("m/disk", O_RDWR) < 0 ? errno : 0);
+    while ((state = waits_in_open(pid)) == 0)
+        (void)sched_yield();
+    ck_assert_int_eq(state, 1);
+    OK(mount_add_block(m, "disk", 0600, geteuid(), getegid(), b, &err));
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+
+    /* Released, nobody waits any more, nor who waited in vain. */
+    pid = fork();
+    if (pid == 0)
+        _exit(open("m/none", O_RDWR) < 0 && errno == ENOENT ? 0 : 1);
+    while ((state = waits_in_open(pid)) == 0)
+        (void)sched_yield();
+    ck_assert_int_eq(state, 1);
+    mount_release(m);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ck_assert_int_lt(open("m/nothing", O_RDWR), 0);
+    ck_assert_int_eq(errno, ENOENT);
     OK(mount_stop(m, &err));
     mount_free(m);
     OK(block_close(b, &err));

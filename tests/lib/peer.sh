@@ -62,10 +62,12 @@ guest_writes() { grep -a '^tick' "$1.out" | tail -n 1 | tr -d '\r' | sed 's/.*wr
 # vms_empty: nothing of a machine is left: no folder, no mount.
 vms_empty() { [ -z "$(find vms -mindepth 2 -print -quit 2>/dev/null)" ] && ! grep -q " $PWD/vms" /proc/self/mounts; }
 
-# blueprint_shared: path of the redis blueprint, made once for all tests.
+# blueprint_shared: path of the redis blueprint, made once for all tests; the one that stands in out/ when it is of the
+# redis image as it is, and not of something else that somebody plays with.
 blueprint_shared() {
     local out=$TEST_TOP/out/tests/shared
-    if [ -e "$TEST_TOP/out/blueprint/blueprint.json" ] && blueprint-check "$TEST_TOP/out/blueprint" >/dev/null; then
+    if jq -e '.image | .digest and (.reference | test("images/redis:"))' "$TEST_TOP/out/blueprint/blueprint.json" \
+        >/dev/null 2>&1 && blueprint-check "$TEST_TOP/out/blueprint" >/dev/null; then
         echo "$TEST_TOP/out/blueprint"
         return
     fi
@@ -76,6 +78,31 @@ blueprint_shared() {
         make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$out" obj=out/obj/release guest-obj=out/obj/guest \
             own-guest=out/obj/guest blueprint >&2
     ) 9>"$out/lock" && echo "$out/blueprint"
+}
+
+# package_shared: path of a package of that blueprint, redis waiting for clients, made once for all tests.
+package_shared() {
+    local out=$TEST_TOP/out/tests/shared bp
+    mkdir -p "$out"
+    (
+        flock 9
+        bp=$(blueprint_shared) || exit 1
+        [ -e "$out/package/config.json" ] || drafter-snapshotter --blueprint "$bp" --output "$out/package" \
+            --hypervisor qemu --accel tcg --net user --memory-size 256 --resume-timeout 3m \
+            --until 'Ready to accept connections' --chroot-base-dir vms --enable-output=false </dev/null >&2
+    ) 9>"$out/package.lock" && echo "$out/package"
+}
+
+# example_out: ./out gets what the shared blueprint was made of, so that another one takes seconds. make_out GOAL...
+# is make on that folder, with the programs that stand here.
+example_out() {
+    local from
+    from=$(blueprint_shared) && from=${from%/blueprint} && mkdir -p out || return 1
+    cp -a --sparse=always "$from"/{kernel,kernel.inputs,os,images} out/
+}
+make_out() {
+    make -C "$TEST_TOP" --no-print-directory OUTPUT_DIR="$PWD/out" obj=out/obj/release guest-obj=out/obj/guest \
+        own-guest=out/obj/guest "$@"
 }
 
 # redis PORT COMMAND: the first line of the answer.

@@ -1,0 +1,10 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# mount.sh - gives a bundle's application the machine's third disk at /data
+#
+#   mount.sh BUNDLE
+set -euo pipefail
+config=${1:?}/config.json
+
+jq '.mounts += [{destination: "/data", type: "ext4", source: "/dev/vdc", options: ["noatime"]}]' "$config" >"$config.new"
+mv "$config.new" "$config"

@@ -214,7 +214,8 @@ void link_send_abort(struct link *link, uint64_t offset, const char *reason)
                       .offset = offset,
                       .length = (uint32_t)(len > WIRE_REASON_MAX ? WIRE_REASON_MAX : len)};
 
-    (void)send_frame(link, &f, reason, LAST_WORD_NS, NULL, NULL);
+    uint64_t idle_ns = link->idle_ns < LAST_WORD_NS ? link->idle_ns : LAST_WORD_NS;
+    (void)send_frame(link, &f, reason, idle_ns, NULL, NULL);
 }
 
 static int receive_one(struct link *link, struct frame *f, struct error *err)

@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -89,6 +90,12 @@ static int open_address(const char *address, int listening)
 
         if (fd < 0)
             die("socket");
+        /* The kernel's two seconds are not much for a guest whose processors are emulated on a busy
+         * host. */
+        struct timeval patience = {.tv_sec = 60};
+        if (setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience)) <
+            0)
+            die("SO_VM_SOCKETS_CONNECT_TIMEOUT");
         if (listening ? bind(fd, (void *)&a, sizeof(a)) < 0 || listen(fd, 1024) < 0
                       : connect(fd, (void *)&a, sizeof(a)) < 0)
             die(address);

@@ -82,8 +82,14 @@ static void quiet_after_four(struct migrate_device *devices)
         devices[d].min_cycles = 4;
         devices[d].max_cycles = 100;
         devices[d].max_dirty_blocks = 1;
-        devices[d].cycle_throttle_ns = 10000000;
     }
+}
+
+static void quiet_and_throttled(struct migrate_device *devices)
+{
+    quiet_after_four(devices);
+    for (size_t d = 0; d < WORLD_DEVICES; d++)
+        devices[d].cycle_throttle_ns = 10000000;
 }
 
 UNIT_TEST(min_cycles_of_quiet_passes)
@@ -92,7 +98,16 @@ UNIT_TEST(min_cycles_of_quiet_passes)
     moves_quiet(&m);
     ck_assert_uint_eq(m.source.rounds,
                       5); /* "more than minCycles" quiet ones, as upstream has it */
-    ck_assert_uint_ge(m.source.total_ns, 4 * 10000000); /* cycleThrottle between two of them */
+}
+END_TEST
+
+UNIT_TEST(cycles_are_throttled)
+{
+    struct move m = {.tune = quiet_and_throttled};
+    moves_quiet(&m);
+    ck_assert_uint_ge(m.source.rounds, 5); /* more where the devices fall due one by one */
+    ck_assert_uint_le(m.source.rounds, 10);
+    ck_assert_uint_ge(m.source.total_ns, 4 * 10000000);
 }
 END_TEST
 

@@ -108,6 +108,8 @@ start_peer() { # NAME ARGUMENT...
     peers+=($!)
 }
 
+[ -r /dev/fuse ] && [ -w /dev/fuse ] ||
+    fail '/dev/fuse cannot be opened, through which machines see their devices: load the module fuse, or "chmod 666 /dev/fuse" as udev does'
 rm -rf "$demo"
 mkdir -p "$demo"
 cd "$top"

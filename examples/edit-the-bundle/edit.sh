@@ -6,7 +6,7 @@
 set -euo pipefail
 config=${1:?}/config.json
 
-jq '.process.args += ["--maxmemory", "16mb"]
+jq '.process.args = ["sh", "-c", "echo greeting: $GREETING; exec \"$0\" \"$@\""] + .process.args + ["--maxmemory", "16mb"]
     | .process.env += ["GREETING=hello"]
     | .mounts += [{destination: "/scratch", type: "tmpfs", source: "tmpfs", options: ["size=8m", "mode=1777"]}]' \
     "$config" >"$config.new"

@@ -6,5 +6,7 @@
 set -euo pipefail
 config=${1:?}/config.json
 
-jq '.mounts += [{destination: "/data", type: "ext4", source: "/dev/vdc", options: ["noatime"]}]' "$config" >"$config.new"
+# The mount is made inside the container's control group, which must let it open the device.
+jq '.mounts += [{destination: "/data", type: "ext4", source: "/dev/vdc", options: ["noatime"]}]
+    | .linux.resources.devices += [{allow: true, type: "b", access: "rw"}]' "$config" >"$config.new"
 mv "$config.new" "$config"

@@ -35,4 +35,6 @@ while (accept my $client, $listener) {
             print $client "nobody listens: $!\n";
         }
     }
+    select STDOUT;
+    close $client;
 }

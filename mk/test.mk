@@ -15,7 +15,7 @@ thread-sources := $(sort $(foreach t,$(test-sources),$(shell sed -n '1,20{/threa
 fuzz-sources := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 test-scripts := $(sort $(wildcard tests/model/*.sh tests/golden/*.sh tests/should-fail/*.sh tests/stage/*.sh))
 # Those that have not been seen to pass on a busy machine yet; tests/lib/run.sh runs them.
-examples-by-hand := $(patsubst %,examples/%/test.sh,extra-vsock tls)
+examples-by-hand := $(patsubst %,examples/%/test.sh,tls)
 e2e-scripts := $(sort $(wildcard tests/e2e/*.sh) $(filter-out %/lib.sh,$(wildcard tests/lab/*.sh))) \
     $(filter-out $(examples-by-hand),$(sort $(wildcard examples/*/test.sh)))
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # packages.mk - the Debian packages the project needs, and the goal that installs them
 #
-# Output: goal `depend`. Only what is missing is installed, with sudo when not root.
+# Output: goal `depend`. Only what is missing is installed, with sudo when not root; where no udev and systemd
+# run, what they do for FUSE is done as well.
 
 # To build.
 PACKAGES_BUILD := gcc make pkg-config libc6-dev linux-libc-dev libarchive-dev libcurl4-openssl-dev \
@@ -28,6 +29,7 @@ PACKAGES_KERNEL := gcc make libc6-dev flex bison bc libelf-dev xz-utils binutils
 .PHONY: depend
 depend:
 	@tools/install-packages.sh $(sort $(PACKAGES_BUILD) $(PACKAGES_RUN) $(PACKAGES_TEST) $(PACKAGES_BENCH))
+	@tools/prepare-fuse.sh
 #: depend/kernel - install what OS_KERNEL=source needs beside
 .PHONY: depend/kernel
 depend/kernel:

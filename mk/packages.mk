@@ -14,7 +14,7 @@ PACKAGES_RUN := skopeo umoci mmdebstrap ca-certificates qemu-system-x86 fuse3 e2
 
 # To test.
 PACKAGES_TEST := check libsubunit-dev clang libclang-rt-14-dev attr libcap2-bin procps iproute2 nftables iptables socat \
-    docker-registry redis-tools util-linux busybox-static time mandoc spin flex bison bc libelf-dev xz-utils
+    docker-registry redis-tools util-linux busybox-static time mandoc spin flex bison bc libelf-dev xz-utils zstd
 
 # To compare with (`make bench`).
 PACKAGES_BENCH := nbdkit libnbd-bin util-linux-extra

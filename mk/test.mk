@@ -14,10 +14,8 @@ test-sources := $(sort $(shell find tests -name 'test_*.c' 2>/dev/null))
 thread-sources := $(sort $(foreach t,$(test-sources),$(shell sed -n '1,20{/threads: yes/p}' $t | sed 's|.*|$t|')))
 fuzz-sources := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 test-scripts := $(sort $(wildcard tests/model/*.sh tests/golden/*.sh tests/should-fail/*.sh tests/stage/*.sh))
-# Those that have not been seen to pass on a busy machine yet; tests/lib/run.sh runs them.
-examples-by-hand := $(patsubst %,examples/%/test.sh,tls)
 e2e-scripts := $(sort $(wildcard tests/e2e/*.sh) $(filter-out %/lib.sh,$(wildcard tests/lab/*.sh))) \
-    $(filter-out $(examples-by-hand),$(sort $(wildcard examples/*/test.sh)))
+    $(sort $(wildcard examples/*/test.sh))
 
 test-lib := $(obj)/tests/lib/unit_main.o $(filter-out %/unit_main.o,$(call objects,$(wildcard tests/lib/*.c)))
 test-programs-of = $(patsubst %.c,$(OUTPUT_DIR)/obj/$1/%,$2)

@@ -8,7 +8,7 @@ requires_command openssl
 requires_command socat
 requires_command jq
 requires_file /dev/fuse
-plan 48
+plan 44
 
 # -- what moves: 6 MiB of memory, 16 MiB of disk, of which 4 MiB are text --
 mkdir package

@@ -19,6 +19,15 @@ tap_number=0
 tap_failed=0
 cleanup_commands=()
 
+# private_mounts: in a mount namespace made with `unshare --mount --propagation unchanged`: what is mounted from here on is
+# seen by us alone. Below a chroot(2), where "/" is no mount and unshare's own ways fail, each mount is made private.
+private_mounts() {
+    mount --make-rprivate / 2>/dev/null && return
+    local m
+    while read -r _ _ _ _ m _; do mount --make-private "$m" || return; done </proc/self/mountinfo
+}
+export -f private_mounts
+
 plan() { echo "1..$1"; tap_planned=$1; }
 skip_all() { echo "1..0 # SKIP $1"; exit 0; }
 diag() { printf '%s\n' "$*" | sed 's/^/  # /'; }

@@ -21,7 +21,7 @@ lint: $(flags)
 	$(Q)clang-format --dry-run --Werror $(lint-sources) $(lint-headers)
 	$(call say,TIDY,clang-tidy)
 	$(Q)printf '%s\n' $(lint-sources) | xargs -P $$(nproc) -n 2 sh -c \
-	    'clang-tidy --quiet "$$@" -- -Iruntime $$(tr "\n" " " <$(flags) | sed "s/-fstack-clash-protection//; s/-D_FORTIFY_SOURCE=2//") 2>&1 | \
+	    'clang-tidy --quiet "$$@" -- -Iruntime "-DDRAFTER_VERSION=\"$(VERSION)\"" $$(tr "\n" " " <$(flags) | sed "s/-DDRAFTER_VERSION=[^ ]*//; s/-fstack-clash-protection//; s/-D_FORTIFY_SOURCE=2//") 2>&1 | \
 	    { ! grep -vE "warnings? generated|^Suppressed|^Use -header"; }' _
 	$(call say,CPPCHECK,cppcheck)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \

@@ -15,7 +15,7 @@
 # Functions host_a, host_b, router, client: run a command there.
 [ "$$" = 1 ] || { echo "hosts.sh: run me as its head says, with a process namespace of my own" >&2; exit 2; }
 [ -z "${BASH_VERSION:-}" ] || PS1='two-hosts# '
-mount --make-rprivate / 2>/dev/null || : # below a chroot it is none
+mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 PATH=$PWD/runtime:$PWD/tools:$PATH
@@ -33,7 +33,7 @@ client() { _there client "$@"; }
 for _name in router host_a host_b client; do
     mkfifo "/run/$_name"
     # shellcheck disable=SC2016
-    unshare --mount --net --propagation unchanged sh -c '
+    unshare --mount --net --propagation private sh -c '
         exec 9>"/run/$0"; mount -t tmpfs tmpfs /run; mkdir /run/netns; mount -t sysfs sysfs /sys
         ip link set lo up; echo ready >&9; exec 9>&-; exec sleep infinity' "$_name" </dev/null &
     declare "_pid_$_name=$!"

@@ -13,10 +13,10 @@ if [ -z "${TWO_HOSTS_INSIDE:-}" ]; then
     bp=$(blueprint_shared) || skip_all "cannot make a blueprint"
     export bp
     # All processes, namespaces and mounts are those of the first process in there, and end with it.
-    TWO_HOSTS_INSIDE=1 exec unshare --mount --propagation unchanged --net --pid --fork --kill-child "$0"
+    export TWO_HOSTS_INSIDE=1
+    own_mounts --net --pid --fork --kill-child -- "$0"
 fi
 plan 38
-private_mounts || exit 1
 here=$PWD
 cd "$TEST_TOP" || exit 1
 . examples/two-hosts/hosts.sh

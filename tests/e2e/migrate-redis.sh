@@ -13,9 +13,10 @@ requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
 if [ -z "${MIGRATE_REDIS_INSIDE:-}" ]; then
     bp=$(blueprint_shared) || skip_all "cannot make a blueprint"
-    MIGRATE_REDIS_INSIDE=$bp exec unshare --net --mount --propagation unchanged "$0"
+    export MIGRATE_REDIS_INSIDE=$bp
+    own_mounts --net -- "$0"
 fi
-private_mounts && mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
+mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
 plan 11
 
 keys=16384 # of 16 KiB

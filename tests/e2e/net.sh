@@ -10,10 +10,10 @@ requires_root
 for c in ip nft iptables socat setpriv unshare; do requires_command $c; done
 requires_file /dev/net/tun
 if [ -z "${NET_TEST_INSIDE:-}" ]; then
-    NET_TEST_INSIDE=1 unshare --net --mount --propagation unchanged "$0"
-    exit
+    export NET_TEST_INSIDE=1
+    own_mounts --net -- "$0"
 fi
-private_mounts && mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
+mount -t tmpfs tmpfs /run && mkdir /run/netns || exit 1
 plan 98
 
 pids=

@@ -19,14 +19,19 @@ tap_number=0
 tap_failed=0
 cleanup_commands=()
 
-# private_mounts: in a mount namespace made with `unshare --mount --propagation unchanged`: what is mounted from here on is
-# seen by us alone. Below a chroot(2), where "/" is no mount and unshare's own ways fail, each mount is made private.
-private_mounts() {
-    mount --make-rprivate / 2>/dev/null && return
-    local m
-    while read -r _ _ _ _ m _; do mount --make-private "$m" || return; done </proc/self/mountinfo
+# own_mounts [UNSHARE-OPTION...] -- COMMAND [ARGUMENT...]: becomes the command, in namespaces of its own, that of mounts
+# among them; what is mounted there is seen there alone. Below a chroot(2) "/" is no mount, without which unshare(1) and
+# `ip netns exec` fail: it is made one.
+own_mounts() {
+    local options=()
+    while [ "$1" != -- ]; do options+=("$1"); shift; done
+    shift
+    # shellcheck disable=SC2016
+    exec unshare --mount --propagation unchanged "${options[@]}" sh -c '
+        mount --make-rprivate / 2>/dev/null && exec "$@"
+        mount --rbind / /mnt && mount --make-rprivate /mnt &&
+            exec chroot /mnt sh -c "cd \"\$0\" && exec \"\$@\"" "$PWD" "$@"' own_mounts "$@"
 }
-export -f private_mounts
 
 plan() { echo "1..$1"; tap_planned=$1; }
 skip_all() { echo "1..0 # SKIP $1"; exit 0; }

@@ -81,9 +81,9 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     chown -R 65534:65534 "$other"
     # In a mount namespace, with a /dev/fuse that everybody may use, as a Debian host has it.
     nobody() {
-        unshare -m --propagation unchanged bash -c 'private_mounts && mkdir "$0/dev" && mount -t tmpfs none "$0/dev" && mknod -m 666 "$0/dev/fuse" c 10 229 &&
+        (own_mounts -- bash -c 'mkdir "$0/dev" && mount -t tmpfs none "$0/dev" && mknod -m 666 "$0/dev/fuse" c 10 229 &&
             chmod 666 "$0/dev/fuse" && mount --bind "$0/dev/fuse" /dev/fuse && cd "$0" &&
-            exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"' "$other" "$@"
+            exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"' "$other" "$@")
     }
     cat >"$other/run" <<'END'
 cd "$(dirname "$0")" || exit

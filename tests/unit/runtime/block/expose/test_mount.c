@@ -279,8 +279,10 @@ UNIT_TEST(who_looks_for_a_file_that_is_held_waits_for_it)
     mount_hold(m);
     OK(mount_start(m, &err));
     pid_t pid = fork();
-    if (pid == 0)
-        _exit(open("m/disk", O_RDWR) < 0 ? errno : 0);
+    if (pid == 0) {
+        int fd = open("m/disk", O_RDWR);
+        _exit(fd < 0 ? errno : 0);
+    }
     while ((state = waits_in_open(pid)) == 0)
         (void)sched_yield();
     ck_assert_int_eq(state, 1);
@@ -290,8 +292,10 @@ UNIT_TEST(who_looks_for_a_file_that_is_held_waits_for_it)
 
     /* Released, nobody waits any more, nor who waited in vain. */
     pid = fork();
-    if (pid == 0)
-        _exit(open("m/none", O_RDWR) < 0 && errno == ENOENT ? 0 : 1);
+    if (pid == 0) {
+        int fd = open("m/none", O_RDWR);
+        _exit(fd < 0 && errno == ENOENT ? 0 : 1);
+    }
     while ((state = waits_in_open(pid)) == 0)
         (void)sched_yield();
     ck_assert_int_eq(state, 1);

@@ -23,7 +23,7 @@ PATH=$PWD/runtime:$PWD/tools:$PATH
 _there() { # NAME COMMAND...
     local pid=_pid_$1
     shift
-    ${_exec:-} nsenter --target "${!pid}" --mount --net --wd="$PWD" -- "$@"
+    ${_exec:-} nsenter --target "${!pid}" --mount --root --net --wd="$PWD" -- "$@"
 }
 host_a() { _there host_a "$@"; }
 host_b() { _there host_b "$@"; }

@@ -21,7 +21,7 @@ test-lib := $(obj)/tests/lib/unit_main.o $(filter-out %/unit_main.o,$(call objec
 test-programs-of = $(patsubst %.c,$(OUTPUT_DIR)/obj/$1/%,$2)
 selected = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$t))),$t)),$1)
 
-$(call test-programs-of,$(VARIANT),$(test-sources)): $(obj)/%: $(obj)/%.o $(test-lib) $(archives)
+$(test-sources:%.c=$(obj)/%): $(obj)/%: $(obj)/%.o $(test-lib) $(archives)
 	$(call say,LD,$@)
 	$(Q)$(call link,$@,$(filter %.o,$^),$(modules)) $$(pkg-config --libs check)
 

@@ -28,8 +28,8 @@ struct opts {
     const char *kernel, *initrd, *boot_args, *cpu_template, *memory, *state, *machine;
     const char *netns, *tap, *mac, *cgroup_parent, *forwards, *until;
     struct option_list disks;
-    uint64_t memory_size, cpus, uid, gid, cgroup_version, cycles, timeout;
-    int64_t numa_node;
+    uint64_t memory_size, cpus, cgroup_version, cycles, timeout;
+    int64_t numa_node, uid, gid;
     bool enable_input, rng;
 };
 
@@ -77,10 +77,12 @@ static const struct option options[] = {
            .help = "Network namespace to run in."),
     OPTION(struct opts, rng, .name = "rng", .kind = OPTION_FLAG,
            .help = "Give the guest a random number device."),
-    OPTION(struct opts, uid, .name = "uid", .kind = OPTION_UINT, .arg = "UID", .def = "0",
-           .max = UINT32_MAX - 1, .help = "User to run as (as root only)."),
-    OPTION(struct opts, gid, .name = "gid", .kind = OPTION_UINT, .arg = "GID", .def = "0",
-           .max = UINT32_MAX - 1, .help = "Group to run as (as root only)."),
+    OPTION(struct opts, uid, .name = "uid", .kind = OPTION_INT, .arg = "UID", .def = "-1",
+           .min = (uint64_t)-1, .max = UINT32_MAX - 1,
+           .help = "User to run as (as root only); -1: ours."),
+    OPTION(struct opts, gid, .name = "gid", .kind = OPTION_INT, .arg = "GID", .def = "-1",
+           .min = (uint64_t)-1, .max = UINT32_MAX - 1,
+           .help = "Group to run as (as root only); -1: ours."),
     OPTION(struct opts, numa_node, .name = "numa-node", .kind = OPTION_INT, .arg = "N", .def = "-1",
            .min = (uint64_t)-1, .max = 63, .help = "Run on this NUMA node; -1: anywhere."),
     OPTION(struct opts, cgroup_version, .name = "cgroup-version", .kind = OPTION_UINT,
@@ -103,6 +105,8 @@ static const struct option options[] = {
 /* One machine with its place and console. */
 struct bench {
     const struct opts *o;
+    uid_t uid;
+    gid_t gid;
     const struct context *ctx;
     struct vmm_choice choice;
     struct vmm_place place;
@@ -167,11 +171,11 @@ static int bring(struct bench *b, const char *file, const char *name, bool share
         return 0;
     }
     if (!shared)
-        return copy_file(real, dir, name, (uid_t)b->o->uid, (gid_t)b->o->gid, err);
+        return copy_file(real, dir, name, b->uid, b->gid, err);
     if (linkat(AT_FDCWD, real, dir, name, 0) < 0)
         return error_sys(err, "%s: with the jailer it must be on the file system of %s", file,
                          b->place.path);
-    if (chown(real, (uid_t)b->o->uid, (gid_t)b->o->gid) < 0)
+    if (chown(real, b->uid, b->gid) < 0)
         return error_sys(err, "%s", file);
     return 0;
 }
@@ -294,8 +298,8 @@ static int start(struct bench *b, enum vmm_purpose purpose, struct error *err)
     vo.purpose = purpose;
     vo.choice = &b->choice;
     vo.place = &b->place;
-    vo.uid = (uid_t)b->o->uid;
-    vo.gid = (gid_t)b->o->gid;
+    vo.uid = b->uid;
+    vo.gid = b->gid;
     vo.netns = b->o->netns;
     vo.numa_node = (int)b->o->numa_node;
     vo.cgroup_version = (int)b->o->cgroup_version;
@@ -517,12 +521,14 @@ static int prepare(struct bench *b, const struct context *ctx, struct error *err
                             .kernel = o->kernel};
     int pipefd[2];
 
+    b->uid = o->uid < 0 ? geteuid() : (uid_t)o->uid;
+    b->gid = o->gid < 0 ? getegid() : (gid_t)o->gid;
     if (vmm_hypervisor_parse(o->hypervisor, &wish.hypervisor, err) < 0 ||
         vmm_accel_parse(o->accel, &wish.accel, err) < 0 ||
         vmm_choose(&wish, ctx, &b->choice, err) < 0)
         return -1;
     b->jailed = b->choice.jailer != NULL;
-    if (vmm_place_make(o->base, &b->choice, (uid_t)o->uid, (gid_t)o->gid, &b->place, err) < 0)
+    if (vmm_place_make(o->base, &b->choice, b->uid, b->gid, &b->place, err) < 0)
         return -1;
     if (pipe2(pipefd, O_CLOEXEC) < 0)
         return error_sys(err, "pipe");

@@ -37,11 +37,14 @@ is "leaves the file alone" "$(stat -c %y $disk)" "$unchanged"
 ok "a changed host name does not" run_make build/oci OCI_IMAGE_URI="oci:$PWD/l:amd64" OCI_IMAGE_HOSTNAME=other
 ok "and shows" test "$(cmp -s $disk wanted.ext4; echo $?)" = 1
 
-# Either unpacker makes the same bundle.
+# Either unpacker makes the same bundle. Without root umoci's config is one for a container without root: its mounts and
+# namespaces differ.
+same='.'
+[ "$(id -u)" = 0 ] || same='del(.mounts, .linux)'
 bundle=out/oci-runtime-bundle
 for u in drafter umoci; do
     ok "unpacks with $u" run_make unpack/oci OCI_UNPACKER=$u OCI_IMAGE_URI="oci:$PWD/l:amd64"
-    jq -S . $bundle/config.json >$u.json
+    jq -S "$same" $bundle/config.json >$u.json
     (cd $bundle/rootfs && find . -printf '%p %y %s %T@\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum) >$u.tree
 done
 ok "both to the same bundle" sh -c 'diff drafter.json umoci.json && diff drafter.tree umoci.tree'

@@ -95,7 +95,8 @@ done
 ok "it serves on" drafter-terminator --raddr unix:r.sock --output after
 ok "the same" same_devices package after
 is "in little memory" "$(($(rss "$r") < 200000))" 1
-is "its events say what was served" "$(jq -r 'select(.event == "ended" and .outcome == "moved") | .side' r.events | sort | uniq -c | tr -d '\n ')" 9source
+# Those killed may have had everything before.
+like "its events say what was served" "$(jq -r 'select(.event == "ended" and .outcome == "moved") | .side' r.events | sort | uniq -c | tr -d '\n ')" '^(9|10|11|12)source$'
 kill -TERM "$r"
 wait "$r"
 is "it ends when told" $? 0

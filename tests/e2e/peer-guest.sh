@@ -62,8 +62,8 @@ wait_line 10 serve.log serving
 guest a '/mymount/vsock_stream echo vsock:2:52 3 100000 >/dev/null && echo well'
 is "guest to host" "$answer" well
 peer_type a '/mymount/vsock_stream serve vsock:2:99 &'
-guest a 'sleep 1'
-ok "host to guest" timeout 60 ./vsock_stream echo "guest:$dir/vsock.sock:99" 3 100000
+# Refused until the guest's program listens.
+ok "host to guest" wait_for 60 timeout 30 ./vsock_stream echo "guest:$dir/vsock.sock:99" 3 100000
 
 # Ten times, with sums over what lies in memory (redis, a tmpfs) and on the disks.
 wait_for 60 redis_up "$port"

@@ -27,7 +27,7 @@ peer_stop a
 peer_stop b
 
 cp p.tar.zst flipped.tar.zst
-printf '\377' | dd of=flipped.tar.zst bs=1 seek=$(($(stat -c %s p.tar.zst) / 2)) conv=notrunc status=none
+flip_byte flipped.tar.zst $(($(stat -c %s p.tar.zst) / 2))
 refused "one flipped byte" 'archive flipped.tar.zst: .*(damaged|checksum|digest)' flipped.tar.zst
 head -c $(($(stat -c %s p.tar.zst) / 2)) p.tar.zst >cut.tar.zst
 refused "a truncated archive" 'archive cut.tar.zst: .*cut off' cut.tar.zst

@@ -158,7 +158,7 @@ shared=$(sent)
 is "nothing of it travels" "$((shared < 200000))" 1
 ok "unless one side does not say so" both '{"sharedbase": true}' '{}'
 is "then all does" "$(($(sent) > 14000000))" 1
-printf 'x' | dd of=elsewhere/rootfs.ext4 bs=1 seek=5000000 conv=notrunc 2>/dev/null
+flip_byte elsewhere/rootfs.ext4 5000000
 ok "a base of which one byte is another" both '{"sharedbase": true}' '{"sharedbase": true}'
 is "is not shared: all of the disk travels" "$(($(sent) > 8000000 && $(sent) < 9000000))" 1
 ok "a disk that does not travel" both '{"makeMigratable": false}' '{"makeMigratable": false}' '{}'

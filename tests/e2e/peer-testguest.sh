@@ -62,7 +62,7 @@ peer_stop a
 
 fails "another hypervisor's package" 1 'saved by qemu' drafter-peer --package package --overlay-dir c --chroot-base-dir vms --hypervisor firecracker
 cp -r --sparse=always package flipped
-printf 'x' | dd of=flipped/memory.bin bs=1 seek=123456 conv=notrunc 2>/dev/null
+flip_byte flipped/memory.bin 123456
 fails "one flipped byte, with --verify" 1 'device memory.*damaged' drafter-peer --package flipped --overlay-dir c --chroot-base-dir vms --verify
 truncate -s 1M flipped/memory.bin
 fails "a file cut short" 1 'memory.bin has 1048576 bytes' drafter-peer --package flipped --overlay-dir c --chroot-base-dir vms

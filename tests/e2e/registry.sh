@@ -115,7 +115,7 @@ is "whose puller fails" $? 1
 like "and says why" "$(tail -n 1 slow.log)" 'called it off|closed the connection'
 ok "leaving nothing" [ ! -e slow ]
 cp -r --sparse=always package flipped
-printf 'x' | dd of=flipped/memory.bin bs=1 seek=123456 conv=notrunc 2>/dev/null
+flip_byte flipped/memory.bin 123456
 fails "a damaged package is not served" 1 'device memory.*damaged|SHA-256' drafter-registry --package flipped --laddr unix:x.sock
 
 # -- a terminator and a running machine --

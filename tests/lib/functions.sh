@@ -33,6 +33,15 @@ own_mounts() {
             exec chroot /mnt sh -c "cd \"\$0\" && exec \"\$@\"" "$PWD" "$@"' own_mounts "$@"
 }
 
+# flip_byte FILE OFFSET: changes that byte, whatever it was; writing a fixed one over random data changes nothing once in
+# 256 runs.
+flip_byte() {
+    local byte
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1") && [ -n "$byte" ] || return 1
+    # shellcheck disable=SC2059
+    printf "\\x$(printf %x $((byte ^ 16)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
 plan() { echo "1..$1"; tap_planned=$1; }
 skip_all() { echo "1..0 # SKIP $1"; exit 0; }
 diag() { printf '%s\n' "$*" | sed 's/^/  # /'; }

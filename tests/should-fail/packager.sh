@@ -20,8 +20,7 @@ refuse() { # NAME REGEX ARCHIVE [DEVICES]
 
 # -- damaged --
 cp good.tar.zst flipped.tar.zst
-byte=$(od -An -tu1 -j $((size / 2)) -N 1 good.tar.zst)
-printf "\\x$(printf %x $((byte ^ 16)))" | dd of=flipped.tar.zst bs=1 seek=$((size / 2)) conv=notrunc status=none
+flip_byte flipped.tar.zst $((size / 2))
 refuse "one flipped bit" 'archive flipped.tar.zst: entry disk: is damaged near byte [0-9]+: zstd: ' flipped.tar.zst
 head -c $((size / 2)) good.tar.zst >cut.tar.zst
 refuse "a truncated archive" 'archive cut.tar.zst: entry disk: is cut off after [0-9]+ bytes' cut.tar.zst
@@ -29,7 +28,7 @@ zstd -dqc good.tar.zst >good.tar
 head -c 700000 good.tar | zstd -q >short.tar.zst
 refuse "a tar cut off in a whole zstd stream" 'archive short.tar.zst: entry disk: is no good tar: Truncated' short.tar.zst
 # Changed and compressed anew: zstd's checksum is right, ours is not.
-{ head -c 100000 good.tar; printf X; tail -c +100002 good.tar; } | zstd -q >other.tar.zst
+cp good.tar other.tar && flip_byte other.tar 100000 && zstd -q other.tar
 refuse "a byte changed by who compressed it again" 'archive other.tar.zst: entry kernel: is damaged' other.tar.zst
 { cat good.tar; echo more; } | zstd -q >behind.tar.zst
 refuse "something behind the end" "archive behind.tar.zst: .* end mark" behind.tar.zst

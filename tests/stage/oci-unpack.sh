@@ -73,7 +73,7 @@ fails "refuses a root that is no folder" 1 'image evil:latest: layer 1 of 1 .*ro
 is "and leaves the old bundle" "$(dump ours/rootfs | sha256sum)" "$(sha256sum <ours.txt)"
 cp -r rich bad
 blob=$(find bad/blobs -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2)
-printf X | dd of="$blob" bs=1 seek=200 conv=notrunc status=none
+flip_byte "$blob" 200
 fails "finds a changed blob" 1 'layer [123] of 3 .*the blob is sha256:.* promised' \
     oci-build --image bad:latest --output none.ext4
 fails "limits what it unpacks" 1 'max-bytes' \

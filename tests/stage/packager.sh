@@ -102,7 +102,7 @@ ok "with its own file names" diff -r blueprint out/blueprint
 ok "in place of what stood there" drafter-packager -x -b out/blueprint --package-path b.tar.zst
 ok "still the same" diff -r blueprint out/blueprint
 is "only this and no rubbish" "$(ls -A out | paste -sd' ')" "blueprint out package"
-printf X | dd of=blueprint/root.img bs=1 seek=5 conv=notrunc status=none
+flip_byte blueprint/root.img 5
 fails "--verify sees a changed file" 1 'device disk: the SHA-256 of root.img is' \
     drafter-packager --verify -b blueprint --package-path never.tar.zst
 ok "and writes no archive" [ ! -e never.tar.zst ]

@@ -85,7 +85,8 @@ struct vmm_disk {
     const char *name; /* device id: 1..VMM_NAME_MAX letters, digits, '_' */
     const char *path; /* in the VM directory; NULL = same as name */
     bool read_only;
-    bool sync; /* Firecracker: io_engine Sync instead of Async (io_uring) */
+    bool sync; /* Firecracker: io_engine Sync instead of Async (io_uring); before 1.15 it is Sync,
+                  as a save loses interrupts of Async there */
 };
 
 enum vmm_nic_kind {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# oci_sources.sh - `make build/oci` from every kind of source gives the same file system
+# oci-sources.sh - `make build/oci` from every kind of source gives the same file system
 . "$TEST_TOP/tests/lib/functions.sh"
 for c in umoci skopeo jq docker-registry; do requires_command $c; done
 plan 19

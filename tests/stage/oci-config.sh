@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# oci_config.sh - config.json is what umoci makes of the same image, plus the edits
+# oci-config.sh - config.json is what umoci makes of the same image, plus the edits
 . "$TEST_TOP/tests/lib/functions.sh"
 requires_command umoci
 requires_command jq

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# oci_layout.sh - layouts from strangers: refused by name and cause, and nothing is written
+# oci-layout.sh - layouts from strangers: refused by name and cause, and nothing is written
 . "$TEST_TOP/tests/lib/functions.sh"
 requires_command umoci
 requires_command jq

@@ -78,7 +78,8 @@ struct blueprint_device {
     char name[BLUEPRINT_NAME_MAX + 1];
     char file[BLUEPRINT_FILE_MAX + 1];
     enum blueprint_role role;
-    uint64_t size; /* bytes */
+    uint64_t size;   /* bytes */
+    bool has_digest; /* always, in a blueprint */
     uint8_t sha256[SHA256_SIZE];
 };
 
@@ -103,6 +104,8 @@ const char *blueprint_file_name(const char *name, char buf[BLUEPRINT_FILE_MAX + 
 /* The role a name stands for; BLUEPRINT_DISK for names without a meaning of their own. */
 enum blueprint_role blueprint_role_of(const char *name);
 const char *blueprint_role_name(enum blueprint_role role);
+/* The reverse: returns 0, or -1 without an error text. */
+int blueprint_role_parse(const char *text, enum blueprint_role *ret);
 
 /* 1 to BLUEPRINT_NAME_MAX letters, digits and '_' (what Firecracker takes as an id). Returns 0. */
 int blueprint_check_name(const char *name, struct error *err);
@@ -113,6 +116,59 @@ int blueprint_check_file(const char *file, struct error *err);
 
 /* The architecture this program runs on and machines are made for, as uname(1) prints it. */
 const char *blueprint_host_architecture(void);
+
+/* ---- devices as a manifest lists them: of a blueprint, or of a package (runtime/snapshot) ----
+ *
+ * manifest names the file that lists them, for messages. */
+
+/* The device of that name; NULL = none. Owned by the list. */
+const struct blueprint_device *blueprint_device_find(const struct blueprint_device *devices,
+                                                     size_t n, const char *name);
+
+/* Appends to a list, which is grown (free(3)). Refuses names and sizes that are none, a second
+ * device of the same name, file, or role that is there once, and more than BLUEPRINT_DEVICES_MAX
+ * (EINVAL). Returns 0. */
+int blueprint_device_add(struct blueprint_device **devices, size_t *n,
+                         const struct blueprint_device *dev, struct error *err);
+
+/* Reads {"name", "file", "size", "sha256"}, the last of which may be absent; what names the object.
+ * The role follows from the name; other keys are not looked at. Returns 0. */
+struct json_object;
+int blueprint_device_parse(struct json_object *obj, const char *what, struct blueprint_device *ret,
+                           struct error *err);
+
+/* Appends such an object to a JSON array, with "role" if that is wanted. Returns 0. */
+int blueprint_device_format(struct json_object *list, const struct blueprint_device *dev, bool role,
+                            struct error *err);
+
+/* Opens the device's file: a regular one of the stated size (ESTALE) directly in the folder dirfd,
+ * never through a symlink (ELOOP). flags: O_RDONLY or O_RDWR. Returns 0; the caller closes *ret_fd.
+ */
+int blueprint_device_open(int dirfd, const struct blueprint_device *dev, int flags,
+                          const char *manifest, int *ret_fd, struct error *err);
+
+/* Where a hash stands in a whole of many, in bytes; phase as context_progress() has it. */
+struct device_progress {
+    const char *phase;
+    uint64_t before, total;
+};
+
+/* SHA-256 of a file's first size bytes; what names it. Reports progress and can be cancelled; ctx
+ * may be NULL. Returns 0. */
+int blueprint_device_hash(int fd, const char *what, uint64_t size, const struct device_progress *p,
+                          const struct context *ctx, uint8_t ret_sum[SHA256_SIZE],
+                          struct error *err);
+
+/* Refuses (ESTALE) a digest that is not the device's. Returns 0. */
+int blueprint_device_compare(const struct blueprint_device *dev, const uint8_t sum[SHA256_SIZE],
+                             const char *manifest, struct error *err);
+
+/* Reads and compares the files of all of them (ESTALE; ENOTSUP where there is no digest). Reports
+ * progress "verify" in bytes. ctx may be NULL. Returns 0. */
+int blueprint_device_verify(int dirfd, const struct blueprint_device *devices, size_t n,
+                            const char *manifest, const struct context *ctx, struct error *err);
+
+/* ---- blueprints ---- */
 
 /* Opens the blueprint in folder dir: reads and checks the manifest, and that every device is a
  * regular file of the stated size. Digests are checked by blueprint_verify() only. The caller owns

@@ -166,29 +166,3 @@ int blueprint_make(const struct blueprint_make *make, const struct context *ctx,
         return -1;
     return output_commit(&out, true, err);
 }
-
-int blueprint_verify(const struct blueprint *bp, const struct context *ctx, struct error *err)
-{
-    uint64_t total = 0, done = 0;
-    for (size_t i = 0; i < bp->n_devices; i++)
-        total += bp->devices[i].size;
-    for (size_t i = 0; i < bp->n_devices; i++) {
-        const struct blueprint_device *dev = &bp->devices[i];
-        uint8_t sum[SHA256_SIZE];
-        cleanup_close int fd = -1;
-        if (context_check(ctx, err) < 0 || blueprint_open_device(bp, dev, O_RDONLY, &fd, err) < 0 ||
-            digest_of_fd(fd, dev->file, sum, NULL, err) < 0)
-            return -1;
-        if (memcmp(sum, dev->sha256, SHA256_SIZE)) {
-            char got[SHA256_HEX_SIZE], wanted[SHA256_HEX_SIZE];
-            digest_hex(sum, got);
-            digest_hex(dev->sha256, wanted);
-            return error_set(err, ESTALE,
-                             "blueprint %s: device %s: the SHA-256 of %s is %s, the manifest says "
-                             "%s: it was changed since; make the blueprint again",
-                             bp->dir, dev->name, dev->file, got, wanted);
-        }
-        context_progress(ctx, "verify", done += dev->size, total, "bytes");
-    }
-    return 0;
-}

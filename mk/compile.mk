@@ -57,7 +57,7 @@ shell-quote = '$(subst ','\'',$(subst '"','\"',$(subst "',\"',$1)))'
 
 # check-layers FILE: a source may include only what its module may see.
 layer-allowed = $(if $(call module-of,$1),$(call closure,$(call module-of,$1)),$(MODULES) tests/lib tests/guest) \
-    $(if $(filter runtime/lib/%,$1),runtime)
+    $(if $(filter runtime/lib/% tests/unit/runtime/lib/%,$1),runtime)
 check-layers = awk -v src='$1' -v allowed='$(call layer-allowed,$1)' -f mk/check-layers.awk
 
 $(obj)/%.o: %.c $(flags)

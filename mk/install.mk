@@ -44,7 +44,7 @@ program-names = $(notdir $(program-sources:.c=))
 
 #: install - programs, libdrafter, manual pages, completion and systemd units below DESTDIR and PREFIX
 #: uninstall - remove exactly those
-#: dist - a source archive of what is committed, in out/
+#: dist - a source archive, in out/: of what is committed, or in an unpacked archive of its files
 .PHONY: install uninstall dist
 install: all man
 	install -d '$(bin-dir)' '$(man1-dir)' '$(completion-dir)' '$(unit-dir)'
@@ -65,4 +65,5 @@ uninstall:
 	cd '$(completion-dir)' && rm -f drafter $(program-names)
 dist:
 	@mkdir -p '$(OUTPUT_DIR)'
-	git archive --format=tar --prefix=drafter-$(VERSION)/ HEAD | gzip -9n >'$(OUTPUT_DIR)/drafter-$(VERSION).tar.gz'
+	$(call say,DIST,$(OUTPUT_DIR)/drafter-$(VERSION).tar.gz)
+	$(Q)tools/make-dist.sh drafter-$(VERSION) '$(OUTPUT_DIR)/drafter-$(VERSION).tar.gz'

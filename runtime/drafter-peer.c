@@ -7,17 +7,19 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "runtime/peer/options.h"
 #include "runtime/peer/run.h"
 
 struct opts {
     struct vm_opts vm;
     const char *package, *blueprint, *devices, *overlay_dir, *package_cache, *raddr, *laddr,
         *metrics;
-    const char *trace, *cpu_template, *boot_args, *tls_cert, *tls_key, *tls_ca;
+    const char *trace, *cpu_template, *boot_args;
+    struct transport_options transport;
     uint64_t cpus, memory_mib, concurrency, rescue_timeout, bandwidth, downtime_limit, zstd_level;
     uint64_t idle_timeout, retake_timeout;
     uint64_t status_fd;
-    bool mock, verify, take_back, fresh, no_postcopy, early_postcopy, tls_anonymous;
+    bool mock, verify, take_back, fresh, no_postcopy, early_postcopy;
 };
 
 static const struct option options[] = {
@@ -54,22 +56,13 @@ static const struct option options[] = {
            .help = "Run the machine only when all its data is there."),
     OPTION(struct opts, early_postcopy, .name = "early-postcopy", .kind = OPTION_FLAG,
            .help = "Suspend at once and let nearly all data follow."),
-    OPTION(struct opts, bandwidth, .name = "bandwidth-limit", .kind = OPTION_SIZE, .arg = "SIZE",
-           .def = "0", .help = "Send at most so many bytes a second; 0: no limit."),
+    SEND_OPTIONS(struct opts, bandwidth, zstd_level),
     OPTION(struct opts, downtime_limit, .name = "downtime-limit", .kind = OPTION_DURATION,
            .arg = "TIME", .def = "0",
            .help = "Give a migration up and run on when the machine has stood still for so long; "
                    "0: never."),
-    OPTION(struct opts, zstd_level, .name = "zstd-level", .kind = OPTION_UINT, .arg = "LEVEL",
-           .def = "0", .max = 19, .help = "Compress what travels; 0: not."),
-    OPTION(struct opts, tls_cert, .name = "tls-cert", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Our certificate chain for tls: addresses, PEM."),
-    OPTION(struct opts, tls_key, .name = "tls-key", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Its private key, PEM."),
-    OPTION(struct opts, tls_ca, .name = "tls-ca", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Who signs the other side's certificate, PEM."),
-    OPTION(struct opts, tls_anonymous, .name = "tls-anonymous-clients", .kind = OPTION_FLAG,
-           .help = "Listening: take clients without a certificate."),
+    TLS_OPTIONS(struct opts, transport),
+    TLS_LISTEN_OPTIONS(struct opts, transport),
     OPTION(struct opts, idle_timeout, .name = "idle-timeout", .kind = OPTION_DURATION,
            .arg = "TIME", .def = "30s", .min = 1,
            .help = "A migration's other side that is silent for longer is taken for lost."),
@@ -80,11 +73,8 @@ static const struct option options[] = {
            .help = "No machine: open, serve and keep its devices only."),
     OPTION(struct opts, metrics, .name = "metrics", .kind = OPTION_STRING, .arg = "ADDRESS",
            .help = "Serve GET /metrics there, as Prometheus text; empty: do not."),
-    OPTION(struct opts, status_fd, .name = "status-fd", .kind = OPTION_UINT, .arg = "FD",
-           .def = "0", .max = 65535,
-           .help = "Descriptor that gets events, one JSON object a line; 0: none."),
-    OPTION(struct opts, trace, .name = "trace", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Write which range moved when; tools/plot-migration draws it."),
+    STATUS_OPTION(struct opts, status_fd),
+    TRACE_OPTION(struct opts, trace),
     OPTION(struct opts, rescue_timeout, .name = "rescue-timeout", .kind = OPTION_DURATION,
            .arg = "TIME", .def = "1m", .help = "Accepted for upstream's sake; of no effect."),
     OPTION(struct opts, cpus, .name = "cpu-count", .kind = OPTION_UINT, .arg = "N", .def = "1",
@@ -132,10 +122,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         .boot_args = o->boot_args,
         .raddr = o->raddr,
         .laddr = o->laddr,
-        .transport = {.tls_cert = o->tls_cert,
-                      .tls_key = o->tls_key,
-                      .tls_ca = o->tls_ca,
-                      .tls_anonymous_clients = o->tls_anonymous},
+        .transport = o->transport,
         .postcopy = o->no_postcopy      ? MIGRATE_POSTCOPY_OFF
                     : o->early_postcopy ? MIGRATE_POSTCOPY_EARLY
                                         : MIGRATE_POSTCOPY_LAST,
@@ -145,7 +132,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         .downtime_limit_ns = o->downtime_limit,
         .idle_ns = o->idle_timeout,
         .retake_ns = o->retake_timeout,
-        .status_fd = o->status_fd ? (int)o->status_fd : -1,
+        .status_fd = status_fd(o->status_fd),
         .trace = o->trace,
     };
 
@@ -154,11 +141,8 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         return error_set(err, ERROR_USAGE,
                          "--disable-postcopy-migration and --early-postcopy contradict each other");
     if ((po.laddr && *po.laddr && transport_check_address(po.laddr, true, err) < 0) ||
-        (po.raddr && *po.raddr && transport_check_address(po.raddr, false, err) < 0)) {
-        if (err)
-            err->code = ERROR_USAGE;
-        return -1;
-    }
+        (po.raddr && *po.raddr && transport_check_address(po.raddr, false, err) < 0))
+        return error_usage(err);
     const struct plan_wish wish = {.package = o->package,
                                    .blueprint = o->blueprint,
                                    .devices = o->devices,

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* drafter-registry.c - serves a package to any number of peers */
-#include <errno.h>
-
-#include "runtime/base/command.h"
+#include "runtime/peer/options.h"
 #include "runtime/peer/registry.h"
 
 struct opts {
-    const char *package, *devices, *laddr, *tls_cert, *tls_key, *tls_ca;
+    const char *package, *devices, *laddr;
+    struct transport_options transport;
     uint64_t pulls, concurrency, bandwidth, zstd_level, status_fd;
-    bool no_verify, no_postcopy, tls_anonymous;
+    bool no_verify, no_postcopy;
 };
 
 static const struct option options[] = {
@@ -33,21 +32,10 @@ static const struct option options[] = {
     OPTION(struct opts, no_verify, .name = "no-verify", .kind = OPTION_FLAG,
            .help = "Do not compare the package's files with their digests first. Then all of it "
                    "travels, whatever a puller has."),
-    OPTION(struct opts, bandwidth, .name = "bandwidth-limit", .kind = OPTION_SIZE, .arg = "SIZE",
-           .def = "0", .help = "Send at most so many bytes a second to each; 0: no limit."),
-    OPTION(struct opts, zstd_level, .name = "zstd-level", .kind = OPTION_UINT, .arg = "LEVEL",
-           .def = "0", .max = 19, .help = "Compress what travels; 0: not."),
-    OPTION(struct opts, tls_cert, .name = "tls-cert", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Our certificate chain for tls: addresses, PEM."),
-    OPTION(struct opts, tls_key, .name = "tls-key", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Its private key, PEM."),
-    OPTION(struct opts, tls_ca, .name = "tls-ca", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Who signs a puller's certificate, PEM."),
-    OPTION(struct opts, tls_anonymous, .name = "tls-anonymous-clients", .kind = OPTION_FLAG,
-           .help = "Take pullers without a certificate."),
-    OPTION(struct opts, status_fd, .name = "status-fd", .kind = OPTION_UINT, .arg = "FD",
-           .def = "0", .max = 65535,
-           .help = "Descriptor that gets events, one JSON object a line; 0: none."),
+    SEND_OPTIONS(struct opts, bandwidth, zstd_level),
+    TLS_OPTIONS(struct opts, transport),
+    TLS_LISTEN_OPTIONS(struct opts, transport),
+    STATUS_OPTION(struct opts, status_fd),
 };
 
 static int run(const void *opts, int argc, char **argv, const struct context *ctx,
@@ -61,28 +49,22 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
                                 : "out/package",
         .devices = &list,
         .laddr = o->laddr,
-        .transport = {.tls_cert = o->tls_cert,
-                      .tls_key = o->tls_key,
-                      .tls_ca = o->tls_ca,
-                      .tls_anonymous_clients = o->tls_anonymous},
+        .transport = o->transport,
         .pulls = (unsigned)o->pulls,
         .concurrency = (unsigned)o->concurrency,
         .no_verify = o->no_verify,
         .postcopy_off = o->no_postcopy,
         .zstd_level = (int)o->zstd_level,
         .bandwidth = o->bandwidth,
-        .status_fd = o->status_fd ? (int)o->status_fd : -1,
+        .status_fd = status_fd(o->status_fd),
     };
 
     (void)argc, (void)argv;
     if (o->package && o->devices)
         return error_set(err, ERROR_USAGE, "--package and --devices: one of them, not both");
     if (transport_check_address(o->laddr, true, err) < 0 ||
-        (o->devices && named_parse(o->devices, "input", &list, err) < 0)) {
-        if (err)
-            err->code = ERROR_USAGE;
-        return -1;
-    }
+        (o->devices && named_parse(o->devices, "input", &list, err) < 0))
+        return error_usage(err);
     return registry_run(&ro, ctx, err);
 }
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /* drafter-terminator.c - takes a machine over and keeps it as a package */
-#include <errno.h>
-
-#include "runtime/base/command.h"
+#include "runtime/peer/options.h"
 #include "runtime/peer/terminate.h"
 
 struct opts {
-    const char *raddr, *output, *devices, *tls_cert, *tls_key, *tls_ca, *trace;
+    const char *raddr, *output, *devices, *trace;
+    struct transport_options transport;
     uint64_t status_fd;
     bool replace, keep_running;
 };
@@ -27,17 +26,9 @@ static const struct option options[] = {
                    "arrived, and runs on there."),
     OPTION(struct opts, replace, .name = "replace", .kind = OPTION_FLAG,
            .help = "Put what arrives in the place of what is there, when it is whole."),
-    OPTION(struct opts, tls_cert, .name = "tls-cert", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Our certificate chain for tls: addresses, PEM."),
-    OPTION(struct opts, tls_key, .name = "tls-key", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Its private key, PEM."),
-    OPTION(struct opts, tls_ca, .name = "tls-ca", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Who signs the other side's certificate, PEM."),
-    OPTION(struct opts, status_fd, .name = "status-fd", .kind = OPTION_UINT, .arg = "FD",
-           .def = "0", .max = 65535,
-           .help = "Descriptor that gets events, one JSON object a line; 0: none."),
-    OPTION(struct opts, trace, .name = "trace", .kind = OPTION_STRING, .arg = "FILE",
-           .help = "Write which range moved when; tools/plot-migration draws it."),
+    TLS_OPTIONS(struct opts, transport),
+    STATUS_OPTION(struct opts, status_fd),
+    TRACE_OPTION(struct opts, trace),
 };
 
 static int run(const void *opts, int argc, char **argv, const struct context *ctx,
@@ -47,14 +38,14 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
     cleanup_named struct named_list list = {0};
     struct terminate_options to = {
         .raddr = o->raddr,
-        .transport = {.tls_cert = o->tls_cert, .tls_key = o->tls_key, .tls_ca = o->tls_ca},
+        .transport = o->transport,
         .output = o->output    ? o->output
                   : o->devices ? NULL
                                : "out/package",
         .devices = &list,
         .replace = o->replace,
         .keep_running = o->keep_running,
-        .status_fd = o->status_fd ? (int)o->status_fd : -1,
+        .status_fd = status_fd(o->status_fd),
         .trace = o->trace,
     };
 
@@ -62,11 +53,8 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
     if (o->output && o->devices)
         return error_set(err, ERROR_USAGE, "--output and --devices: one of them, not both");
     if (transport_check_address(o->raddr, false, err) < 0 ||
-        (o->devices && named_parse(o->devices, "output", &list, err) < 0)) {
-        if (err)
-            err->code = ERROR_USAGE;
-        return -1;
-    }
+        (o->devices && named_parse(o->devices, "output", &list, err) < 0))
+        return error_usage(err);
     return terminate_run(&to, ctx, err);
 }
 

@@ -108,6 +108,11 @@ struct drafter_vm {
     bool set_user;
     int console_in, console_out; /* descriptors; 0 = none. They stay the caller's */
     uint64_t timeout_ms;         /* for the guest to answer, each time; 0 = a minute */
+    int cgroup_version;          /* a control group of its own: 1 or 2; 0 = none */
+    const char *cgroup_parent;   /* NULL = the hypervisor's name */
+    int numa_node;               /* run there, when set_numa_node */
+    bool set_numa_node;
+    uint64_t reserved[8]; /* zero: this struct stands within others and has to keep its size */
 };
 
 /* ---- Blueprint to package ---------------------------------------------------------------- */
@@ -118,15 +123,21 @@ struct drafter_snapshot_options {
     struct drafter_vm vm;
     uint32_t cpus, memory_mib; /* 0 = 1, 1024 */
     const char *cpu_template, *boot_args;
-    const char
-        *until; /* a console line that tells that the guest is up; NULL = its own call does */
+    /* A console line that tells that the guest is up (an extended regular expression); NULL = its
+     * own call does. */
+    const char *until;
+    const char *devices; /* in place of both folders: JSON, as drafter-snapshotter's --devices */
+    uint32_t liveness_port, agent_port; /* 0 = the blueprint's, without one 25 and 26 */
+    bool no_liveness, no_agent;         /* the guest has none */
+    bool io_engine_sync;                /* Firecracker: synchronous disks instead of io_uring */
 };
 #define DRAFTER_SNAPSHOT_OPTIONS_INIT                                                              \
     {                                                                                              \
         .size = sizeof(struct drafter_snapshot_options)                                            \
     }
 
-/* Boots the blueprint, waits until it is up, and keeps it as a package. */
+/* Boots the blueprint, or a machine of these devices, waits until it is up, and keeps it as a
+ * package. After a failure there is none, and an older one stays. */
 DRAFTER_PUBLIC int drafter_snapshot(struct drafter *d,
                                     const struct drafter_snapshot_options *options,
                                     struct drafter_error *err);
@@ -156,6 +167,11 @@ struct drafter_machine_options {
     uint64_t bandwidth;         /* bytes a second; 0 = no limit */
     uint64_t downtime_limit_ms; /* give a move up rather than stand still for longer; 0 = never */
     const char *trace;          /* file for a trace, drafter-migration(7); NULL = none */
+    /* Where a package's archive is extracted, once for all machines; NULL = "out/packages". */
+    const char *package_cache;
+    uint64_t idle_timeout_ms;   /* a silent side of a move is taken for lost; 0 = 30 s */
+    uint64_t retake_timeout_ms; /* and, once it may have the machine, looked for; 0 = a minute */
+    int status_fd; /* events of moves as JSON lines, drafter-migration(7); 0 = none. The caller's */
 };
 #define DRAFTER_MACHINE_OPTIONS_INIT                                                               \
     {                                                                                              \
@@ -175,13 +191,17 @@ DRAFTER_PUBLIC int drafter_machine_start(struct drafter_machine *m, struct draft
  * was handed on (0), a hypervisor that died (-1, ECHILD). With laddr it serves whoever takes it. */
 DRAFTER_PUBLIC int drafter_machine_serve(struct drafter_machine *m, struct drafter_error *err);
 
+/* Calls the move that is under way off, if it still can be: the machine runs on where it was, and
+ * serving goes on. No move under way: nothing. Any thread, and safe in a signal handler. */
+DRAFTER_PUBLIC void drafter_machine_call_off(struct drafter_machine *m);
+
 /* Suspends it: the agent prepares the guest, it stands still, all is flushed; the next start goes
  * on from there. One that does not run: nothing. When the agent alone failed it is kept, and -1
  * says so. */
 DRAFTER_PUBLIC int drafter_machine_suspend(struct drafter_machine *m, struct drafter_error *err);
 
 /* Ends what is left, without suspending, and frees it. NULL is fine. -1: something could not be
- * flushed or removed. */
+ * flushed or removed, or the trace is not whole. */
 DRAFTER_PUBLIC int drafter_machine_free(struct drafter_machine *m, struct drafter_error *err);
 
 DRAFTER_PUBLIC bool drafter_machine_runs(const struct drafter_machine *m);
@@ -212,6 +232,8 @@ struct drafter_registry_options {
     bool no_postcopy;     /* a puller's machine runs when all of it is there */
     int zstd_level;       /* 0 = what travels is not compressed */
     uint64_t bandwidth;   /* of each pull, bytes a second; 0 = no limit */
+    const char *devices;  /* in place of package: JSON, as drafter-registry's --devices has it */
+    int status_fd;        /* events as JSON lines, drafter-migration(7); 0 = none. The caller's */
 };
 #define DRAFTER_REGISTRY_OPTIONS_INIT                                                              \
     {                                                                                              \
@@ -229,8 +251,11 @@ struct drafter_terminate_options {
     const char *raddr;                       /* the peer or registry */
     const char *package;                     /* folder to make */
     const char *tls_cert, *tls_key, *tls_ca; /* PEM files */
-    bool replace;      /* in place of what is there; else that is refused (EEXIST) */
-    bool keep_running; /* take a copy: the machine goes on where it is */
+    bool replace;        /* in place of what is there; else that is refused (EEXIST) */
+    bool keep_running;   /* take a copy: the machine goes on where it is */
+    const char *devices; /* in place of package: JSON, as drafter-terminator's --devices has it */
+    int status_fd;       /* events as JSON lines, drafter-migration(7); 0 = none. The caller's */
+    const char *trace;   /* file for a trace, drafter-migration(7); NULL = none */
 };
 #define DRAFTER_TERMINATE_OPTIONS_INIT                                                             \
     {                                                                                              \

@@ -7,15 +7,13 @@
 
 #include "oci/assemble/assemble.h"
 #include "oci/assemble/options.h"
-#include "oci/ext4/ext4.h"
-#include "runtime/base/command.h"
+#include "oci/ext4/options.h"
 #include "runtime/base/output.h"
-#include "runtime/base/parse.h"
 
 struct opts {
     ASSEMBLE_MEMBERS;
-    const char *output, *label, *epoch;
-    uint64_t free_bytes;
+    EXT4_MEMBERS;
+    const char *output;
     bool durable;
 };
 
@@ -23,33 +21,10 @@ static const struct option options[] = {
     ASSEMBLE_OPTIONS(struct opts),
     OPTION(struct opts, output, .name = "output", .letter = 'o', .kind = OPTION_STRING,
            .arg = "FILE", .required = true, .help = "The file system image to write."),
-    OPTION(struct opts, free_bytes, .name = "free", .kind = OPTION_SIZE, .arg = "SIZE",
-           .def = "256M", .max = EXT4_SIZE_MAX,
-           .help = "Free space in the file system, a hole in the image."),
-    OPTION(struct opts, label, .name = "label", .kind = OPTION_STRING, .arg = "TEXT", .def = "oci",
-           .help = "Label of the file system, up to 16 bytes."),
-    OPTION(struct opts, epoch, .name = "source-date-epoch", .kind = OPTION_STRING,
-           .arg = "SECONDS|image", .def = "image",
-           .help = "The file system's own times, seconds since 1970; \"image\" takes "
-                   "$SOURCE_DATE_EPOCH, or else the newest time of a file in the image."),
+    EXT4_OPTIONS(struct opts, "image"),
     OPTION(struct opts, durable, .name = "durable", .kind = OPTION_FLAG,
            .help = "Wait until the image is on disk."),
 };
-
-/* As oci-pack does. */
-static int choose_epoch(const struct opts *o, int64_t *ret_epoch, struct error *err)
-{
-    const char *text = o->epoch, *what = "--source-date-epoch";
-
-    if (strcmp(text, "image") == 0) {
-        text = getenv("SOURCE_DATE_EPOCH");
-        what = "SOURCE_DATE_EPOCH";
-    }
-    if (text && *text)
-        return parse_i64(text, 0, EXT4_EPOCH_MAX, what, ret_epoch, err);
-    *ret_epoch = EXT4_EPOCH_NEWEST;
-    return 0;
-}
 
 /* The folder that the output goes to, for the spool. */
 static int open_parent(const char *path, struct error *err)
@@ -75,7 +50,7 @@ static int run(const void *p, int argc, char **argv, const struct context *ctx, 
 
     (void)argc;
     (void)argv;
-    if (choose_epoch(o, &ext4.epoch, err) < 0)
+    if (ext4_choose_epoch(o->epoch, &ext4.epoch, err) < 0)
         return -1;
     cleanup_output struct output *out = output_begin(o->output, OUTPUT_FILE, 0666, err);
     if (!out)

@@ -6,44 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "oci/ext4/ext4.h"
+#include "oci/ext4/options.h"
 #include "oci/tree/tree.h"
-#include "runtime/base/command.h"
 #include "runtime/base/output.h"
-#include "runtime/base/parse.h"
 
 struct pack_options {
-    uint64_t free_bytes;
-    const char *label, *epoch, *output;
+    EXT4_MEMBERS;
+    const char *output;
 };
 
 static const struct option options[] = {
     OPTION(struct pack_options, output, .name = "output", .letter = 'o', .kind = OPTION_STRING,
            .arg = "FILE", .required = true, .help = "The image to write."),
-    OPTION(struct pack_options, free_bytes, .name = "free", .kind = OPTION_SIZE, .arg = "SIZE",
-           .def = "256M", .max = EXT4_SIZE_MAX,
-           .help = "Free space in the file system, a hole in the image."),
-    OPTION(struct pack_options, label, .name = "label", .kind = OPTION_STRING, .arg = "TEXT",
-           .def = "oci", .help = "Label of the file system, up to 16 bytes."),
-    OPTION(struct pack_options, epoch, .name = "source-date-epoch", .kind = OPTION_STRING,
-           .arg = "SECONDS|image", .def = "image",
-           .help = "The file system's own times, seconds since 1970; \"image\" takes "
-                   "$SOURCE_DATE_EPOCH, or else the newest time of a file in the folder."),
+    EXT4_OPTIONS(struct pack_options, "folder"),
 };
-
-static int choose_epoch(const struct pack_options *o, int64_t *ret_epoch, struct error *err)
-{
-    const char *text = o->epoch, *what = "--source-date-epoch";
-
-    if (strcmp(text, "image") == 0) {
-        text = getenv("SOURCE_DATE_EPOCH");
-        what = "SOURCE_DATE_EPOCH";
-    }
-    if (text && *text)
-        return parse_i64(text, 0, EXT4_EPOCH_MAX, what, ret_epoch, err);
-    *ret_epoch = EXT4_EPOCH_NEWEST;
-    return 0;
-}
 
 static int run(const void *opts, int argc, char **argv, const struct context *ctx,
                struct error *err)
@@ -58,7 +34,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         return error_sys(err, "%s: open", argv[0]);
     cleanup_tree struct tree *tree = tree_new(err);
     if (!tree || tree_scan(tree, dirfd, argv[0], ctx, err) < 0 ||
-        choose_epoch(o, &ext4.epoch, err) < 0)
+        ext4_choose_epoch(o->epoch, &ext4.epoch, err) < 0)
         return -1;
     cleanup_output struct output *out = output_begin(o->output, OUTPUT_FILE, 0666, err);
     if (!out)

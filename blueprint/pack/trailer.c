@@ -27,51 +27,29 @@ const char *pack_file_of(const char *name, char buf[BLUEPRINT_FILE_MAX + 1])
     return buf;
 }
 
-static int add_string(struct json_object *obj, const char *key, const char *value)
-{
-    struct json_object *s = json_object_new_string(value);
-    if (s && json_object_object_add(obj, key, s) == 0)
-        return 0;
-    (void)json_object_put(s);
-    return -1;
-}
-
-static int add_u64(struct json_object *obj, const char *key, uint64_t value)
-{
-    struct json_object *n = json_object_new_uint64(value);
-    if (n && json_object_object_add(obj, key, n) == 0)
-        return 0;
-    (void)json_object_put(n);
-    return -1;
-}
-
 char *pack_trailer_format(const struct pack_item *items, size_t n, struct error *err)
 {
     cleanup_json struct json_object *doc = json_object_new_object();
     struct json_object *list = json_object_new_array();
 
-    if (!doc || !list || add_string(doc, "format", FORMAT_NAME) < 0 ||
-        add_u64(doc, "version", PACK_VERSION) < 0 ||
-        json_object_object_add(doc, "entries", list) < 0) {
+    if (json_add(doc, "format", json_object_new_string(FORMAT_NAME), err) < 0 ||
+        json_add(doc, "version", json_object_new_uint64(PACK_VERSION), err) < 0) {
         (void)json_object_put(list);
-        (void)error_oom(err);
         return NULL;
     }
+    if (json_add(doc, "entries", list, err) < 0)
+        return NULL;
     for (size_t i = 0; i < n; i++) {
         char hex[SHA256_HEX_SIZE];
         struct json_object *obj = json_object_new_object();
-        if (!obj || json_object_array_add(list, obj) < 0) {
-            (void)json_object_put(obj);
-            (void)error_oom(err);
+        if (json_append(list, obj, err) < 0)
             return NULL;
-        }
         digest_hex(items[i].sum, hex);
-        if (add_string(obj, "name", items[i].name) < 0 ||
-            add_string(obj, "file", items[i].file) < 0 || add_u64(obj, "size", items[i].size) < 0 ||
-            add_string(obj, "chunks", hex) < 0) {
-            (void)error_oom(err);
+        if (json_add(obj, "name", json_object_new_string(items[i].name), err) < 0 ||
+            json_add(obj, "file", json_object_new_string(items[i].file), err) < 0 ||
+            json_add(obj, "size", json_object_new_uint64(items[i].size), err) < 0 ||
+            json_add(obj, "chunks", json_object_new_string(hex), err) < 0)
             return NULL;
-        }
     }
     char *text = json_format(doc);
     if (!text)
@@ -129,24 +107,13 @@ int pack_trailer_check(const char *text, size_t len, struct pack_listing *l, str
 {
     cleanup_json struct json_object *doc = json_parse(text, len, PACK_TRAILER, err);
     bool seen[PACK_ENTRIES_MAX] = {false};
-    const char *format;
-    uint64_t version;
     struct json_object *list;
 
     if (!doc)
         return -1;
-    if (!json_object_is_type(doc, json_type_object))
-        return error_set(err, EBADMSG, PACK_TRAILER ": is no object");
-    if (json_required(json_get_string(doc, "format", PACK_TRAILER, &format, err), "format",
-                      PACK_TRAILER, err) < 0 ||
-        json_required(json_get_u64(doc, "version", 0, UINT32_MAX, PACK_TRAILER, &version, err),
-                      "version", PACK_TRAILER, err) < 0)
+    if (json_check_format(doc, PACK_TRAILER, FORMAT_NAME, PACK_VERSION,
+                          "unpack it with the program that made it", err) < 0)
         return -1;
-    if (strcmp(format, FORMAT_NAME) || version != PACK_VERSION)
-        return error_set(err, EBADMSG,
-                         PACK_TRAILER ": is \"%.40s\" version %" PRIu64
-                                      ", this program reads \"" FORMAT_NAME "\" version %d",
-                         format, version, PACK_VERSION);
     if (json_required(json_get_array(doc, "entries", PACK_TRAILER, &list, err), "entries",
                       PACK_TRAILER, err) < 0)
         return -1;

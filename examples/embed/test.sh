@@ -7,7 +7,7 @@ requires_command qemu-system-x86_64
 requires_command pkg-config
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 15
+plan 16
 
 example=$TEST_TOP/examples/embed
 install() { make -C "$TEST_TOP" --no-print-directory MAKEFLAGS= DESTDIR="$PWD/root" PREFIX=/opt/drafter install; }
@@ -33,8 +33,28 @@ ok "by the static library too" diff declared static.exported
 is "with no writable state of its own" "$(objdump -t "$lib/libdrafter.so.0" | grep -E ' \.(data|bss)[[:space:]]' | awk '{print $NF}' |
     grep -vE '^(\.data|\.bss|completed.*|__dso_handle|__TMC_END__|_edata|__bss_start|_end)$' | sort | tr '\n' ' ')" ""
 
-ok "a package is made" testguest_package package
+# A package of a list of devices, as a program of its own makes one.
+cat >snap.c <<'END'
+#include <drafter.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    struct drafter_error err = {0};
+    struct drafter_snapshot_options o = DRAFTER_SNAPSHOT_OPTIONS_INIT;
+    struct drafter *d = argc == 3 ? drafter_new(NULL, &err) : NULL;
+    o.devices = argv[1], o.boot_args = argv[2], o.until = "^tick", o.memory_mib = 64;
+    o.no_liveness = o.no_agent = 1;
+    o.vm.hypervisor = "qemu", o.vm.accel = "tcg", o.vm.net = "none", o.vm.folder = "vms";
+    int rc = d ? drafter_snapshot(d, &o, &err) : -1;
+    if (rc < 0)
+        fprintf(stderr, "snap: %s\n", err.text);
+    drafter_free(d);
+    return rc < 0;
+}
+END
 export LD_LIBRARY_PATH=$lib
+ok "a program that makes packages is built" cc -Wall -Werror -o snap snap.c $(pkg-config --cflags --libs drafter)
+ok "a package is made" ./snap "$(testguest_devices package)" "pages=2048 seed=7 rate=8 beat=3"
 for how in shared static; do
     ./$how package "overlay-$how" >"$how.out" 2>"$how.log" </dev/null &
     pid=$!

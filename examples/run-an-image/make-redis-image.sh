@@ -35,7 +35,8 @@ command -v umoci >/dev/null || {
 
 start=$(date +%s)
 mkdir -p "$(dirname "$layout")"
-work=$(mktemp -d "$(dirname "$layout")/.redis-image.XXXXXX")
+# Absolute: what the trap removes does not depend on where we are then.
+work=$(mktemp -d "$(realpath "$(dirname "$layout")")/.redis-image.XXXXXX")
 trap 'chmod -R u+rwx "$work" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 here=$(cd "$(dirname "$0")" && pwd)

@@ -57,25 +57,6 @@ struct conversion {
     struct account account;
 };
 
-static int put(struct json_object *obj, const char *key, struct json_object *value,
-               struct error *err)
-{
-    if (!value || json_object_object_add(obj, key, value) < 0) {
-        (void)json_object_put(value);
-        return error_oom(err);
-    }
-    return 0;
-}
-
-static int append(struct json_object *array, struct json_object *value, struct error *err)
-{
-    if (!value || json_object_array_add(array, value) < 0) {
-        (void)json_object_put(value);
-        return error_oom(err);
-    }
-    return 0;
-}
-
 /* A string member of "config"; "" when absent. */
 static int config_string(const struct conversion *c, const char *key, const char **ret,
                          struct error *err)
@@ -157,7 +138,7 @@ static int set_env(struct json_object *env, const char *entry, bool replace, str
         }
         return 0;
     }
-    return append(env, json_object_new_string(entry), err);
+    return json_append(env, json_object_new_string(entry), err);
 }
 
 static int convert_env(struct conversion *c, struct error *err)
@@ -166,11 +147,11 @@ static int convert_env(struct conversion *c, struct error *err)
 
     if (json_get_array(c->process, "env", "process", &env, err) != JSON_OK ||
         config_strings(c, "Env", &image_env, err) < 0 ||
-        append(env,
-               json_object_new_string(
-                   "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-               err) < 0 ||
-        append(env, json_object_new_string("TERM=xterm"), err) < 0)
+        json_append(env,
+                    json_object_new_string(
+                        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+                    err) < 0 ||
+        json_append(env, json_object_new_string("TERM=xterm"), err) < 0)
         return -1;
     for (size_t i = 0; image_env && i < json_object_array_length(image_env); i++) {
         const char *entry = json_object_get_string(json_object_array_get_idx(image_env, i));
@@ -202,12 +183,12 @@ static int convert_args(struct conversion *c, struct error *err)
         if (config_strings(c, keys[k], &part, err) < 0)
             return -1;
         for (size_t i = 0; part && i < json_object_array_length(part); i++)
-            if (append(args, json_object_get(json_object_array_get_idx(part, i)), err) < 0)
+            if (json_append(args, json_object_get(json_object_array_get_idx(part, i)), err) < 0)
                 return -1;
     }
     if (json_object_array_length(args) == 0)
         return 0; /* the template's shell */
-    return put(c->process, "args", steal_ptr(&args), err);
+    return json_add(c->process, "args", steal_ptr(&args), err);
 }
 
 static int convert_user(struct conversion *c, struct error *err)
@@ -215,17 +196,17 @@ static int convert_user(struct conversion *c, struct error *err)
     struct json_object *user = json_object_new_object();
     const struct account *a = &c->account;
 
-    if (put(c->process, "user", user, err) < 0 ||
-        put(user, "uid", json_object_new_int64(a->uid), err) < 0 ||
-        put(user, "gid", json_object_new_int64(a->gid), err) < 0)
+    if (json_add(c->process, "user", user, err) < 0 ||
+        json_add(user, "uid", json_object_new_int64(a->uid), err) < 0 ||
+        json_add(user, "gid", json_object_new_int64(a->gid), err) < 0)
         return -1;
     if (a->n_gids == 0)
         return 0;
     struct json_object *gids = json_object_new_array();
-    if (put(user, "additionalGids", gids, err) < 0)
+    if (json_add(user, "additionalGids", gids, err) < 0)
         return -1;
     for (size_t i = 0; i < a->n_gids; i++)
-        if (append(gids, json_object_new_int64(a->gids[i]), err) < 0)
+        if (json_append(gids, json_object_new_int64(a->gids[i]), err) < 0)
             return -1;
     return 0;
 }
@@ -240,7 +221,7 @@ static int convert_cwd(struct conversion *c, struct error *err)
         return 0;
     if (cwd[0] != '/')
         return error_set(err, EBADMSG, "image config: WorkingDir: \"%.200s\" is not absolute", cwd);
-    return put(c->process, "cwd", json_object_new_string(cwd), err);
+    return json_add(c->process, "cwd", json_object_new_string(cwd), err);
 }
 
 static int convert_volumes(struct conversion *c, struct error *err)
@@ -253,20 +234,20 @@ static int convert_volumes(struct conversion *c, struct error *err)
         return -1;
     for (size_t i = 0; i < n; i++) {
         struct json_object *mount = json_object_new_object(), *list = json_object_new_array();
-        if (!list || append(c->mounts, mount, err) < 0) {
+        if (!list || json_append(c->mounts, mount, err) < 0) {
             (void)json_object_put(list);
             return error_oom(err);
         }
-        if (put(mount, "destination", json_object_new_string(keys[i]), err) < 0 ||
-            put(mount, "type", json_object_new_string("tmpfs"), err) < 0 ||
-            put(mount, "source", json_object_new_string("none"), err) < 0) {
+        if (json_add(mount, "destination", json_object_new_string(keys[i]), err) < 0 ||
+            json_add(mount, "type", json_object_new_string("tmpfs"), err) < 0 ||
+            json_add(mount, "source", json_object_new_string("none"), err) < 0) {
             (void)json_object_put(list);
             return -1;
         }
-        if (put(mount, "options", list, err) < 0)
+        if (json_add(mount, "options", list, err) < 0)
             return -1;
         for (size_t k = 0; k < ARRAY_SIZE(options); k++)
-            if (append(list, json_object_new_string(options[k]), err) < 0)
+            if (json_append(list, json_object_new_string(options[k]), err) < 0)
                 return -1;
     }
     return 0;
@@ -384,7 +365,7 @@ static int convert_annotations(struct conversion *c, struct error *err)
             all[n++] = implicit[i];
     qsort(all, n, sizeof(*all), compare_annotations);
     for (size_t i = 0; i < n; i++)
-        if (put(c->annotations, all[i].key, json_object_new_string(all[i].value), err) < 0)
+        if (json_add(c->annotations, all[i].key, json_object_new_string(all[i].value), err) < 0)
             return -1;
     return 0;
 }

@@ -29,26 +29,6 @@ static const char *const capabilities[] = {
 static const char *const capability_sets[] = {"bounding", "effective", "inheritable", "permitted",
                                               "ambient"};
 
-/* Adds a value to an object; the value is consumed in every case. */
-static int put(struct json_object *obj, const char *key, struct json_object *value,
-               struct error *err)
-{
-    if (!value || json_object_object_add(obj, key, value) < 0) {
-        (void)json_object_put(value);
-        return error_oom(err);
-    }
-    return 0;
-}
-
-static int append(struct json_object *array, struct json_object *value, struct error *err)
-{
-    if (!value || json_object_array_add(array, value) < 0) {
-        (void)json_object_put(value);
-        return error_oom(err);
-    }
-    return 0;
-}
-
 /* obj[key], an array that is made when absent. */
 static int array_of(struct json_object *obj, const char *key, const char *what,
                     struct json_object **ret, struct error *err)
@@ -57,7 +37,7 @@ static int array_of(struct json_object *obj, const char *key, const char *what,
     if (rc != JSON_ABSENT)
         return rc;
     struct json_object *array = json_object_new_array();
-    if (put(obj, key, array, err) < 0)
+    if (json_add(obj, key, array, err) < 0)
         return -1;
     *ret = array;
     return 0;
@@ -81,13 +61,13 @@ static int edit_capabilities(struct json_object *process, struct error *err)
     int rc = json_get_object(process, "capabilities", "process", &caps, err);
     if (rc == JSON_ABSENT) {
         caps = json_object_new_object();
-        rc = put(process, "capabilities", caps, err);
+        rc = json_add(process, "capabilities", caps, err);
     }
     for (size_t s = 0; rc == 0 && s < ARRAY_SIZE(capability_sets); s++) {
         rc = array_of(caps, capability_sets[s], "process: capabilities", &set, err);
         for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(capabilities); i++)
             if (!has_string(set, capabilities[i]))
-                rc = append(set, json_object_new_string(capabilities[i]), err);
+                rc = json_append(set, json_object_new_string(capabilities[i]), err);
     }
     return rc;
 }
@@ -97,15 +77,15 @@ static int set_bind(struct json_object *mount, const char *path, struct error *e
 {
     struct json_object *options = json_object_new_array();
 
-    if (put(mount, "destination", json_object_new_string(path), err) < 0 ||
-        put(mount, "type", json_object_new_string("bind"), err) < 0 ||
-        put(mount, "source", json_object_new_string(path), err) < 0) {
+    if (json_add(mount, "destination", json_object_new_string(path), err) < 0 ||
+        json_add(mount, "type", json_object_new_string("bind"), err) < 0 ||
+        json_add(mount, "source", json_object_new_string(path), err) < 0) {
         (void)json_object_put(options);
         return -1;
     }
-    return put(mount, "options", options, err) < 0 ||
-                   append(options, json_object_new_string("bind"), err) < 0 ||
-                   append(options, json_object_new_string("rprivate"), err) < 0
+    return json_add(mount, "options", options, err) < 0 ||
+                   json_append(options, json_object_new_string("bind"), err) < 0 ||
+                   json_append(options, json_object_new_string("rprivate"), err) < 0
                ? -1
                : 0;
 }
@@ -124,7 +104,7 @@ static int edit_mount(struct json_object *mounts, const char *path, struct error
     }
     if (!mount) {
         mount = json_object_new_object();
-        if (append(mounts, mount, err) < 0)
+        if (json_append(mounts, mount, err) < 0)
             return -1;
     }
     return set_bind(mount, path, err);
@@ -170,8 +150,8 @@ int bundle_edit(struct json_object *config, const char *hostname, struct error *
     if (check_hostname(hostname, err) < 0 ||
         json_required(json_get_object(config, "process", "config", &process, err), "process",
                       "config", err) < 0 ||
-        put(process, "terminal", json_object_new_boolean(0), err) < 0 ||
-        put(config, "hostname", json_object_new_string(hostname), err) < 0 ||
+        json_add(process, "terminal", json_object_new_boolean(0), err) < 0 ||
+        json_add(config, "hostname", json_object_new_string(hostname), err) < 0 ||
         array_of(config, "mounts", "config", &mounts, err) < 0)
         return -1;
     for (size_t i = 0; i < ARRAY_SIZE(guest_files); i++)

@@ -104,6 +104,13 @@ int error_wrap(struct error *err, const char *fmt, ...)
     return -1;
 }
 
+int error_usage(struct error *err)
+{
+    if (err)
+        err->code = ERROR_USAGE;
+    return -1;
+}
+
 int error_oom(struct error *err)
 {
     return error_set(err, ENOMEM, "out of memory");

@@ -48,6 +48,9 @@ int error_num(struct error *err, int errnum, const char *fmt, ...)
 /* Puts "<text>: " in front of an error that is already set; the code stays. Returns -1. */
 int error_wrap(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Makes an error that is set one of wrong usage: what was refused is an option. Returns -1. */
+int error_usage(struct error *err);
+
 /* Sets ENOMEM. Returns -1. */
 int error_oom(struct error *err);
 
@@ -58,6 +61,7 @@ int error_oom(struct error *err);
 #define error_sys(...) (error_sys(__VA_ARGS__), -1)
 #define error_num(...) (error_num(__VA_ARGS__), -1)
 #define error_wrap(...) (error_wrap(__VA_ARGS__), -1)
+#define error_usage(err) (error_usage(err), -1)
 #define error_oom(err) (error_oom(err), -1)
 #endif
 

@@ -184,6 +184,29 @@ int json_required(int got, const char *key, const char *what, struct error *err)
     return got;
 }
 
+int json_check_format(struct json_object *doc, const char *what, const char *format,
+                      unsigned version, const char *again, struct error *err)
+{
+    const char *got_format;
+    uint64_t got;
+
+    if (!json_object_is_type(doc, json_type_object))
+        return error_set(err, EBADMSG, "%s: is no JSON object", what);
+    if (json_required(json_get_string(doc, "format", what, &got_format, err), "format", what, err) <
+        0)
+        return -1;
+    if (strcmp(got_format, format) != 0)
+        return error_set(err, EBADMSG, "%s: format: \"%.80s\", not \"%s\"", what, got_format,
+                         format);
+    if (json_required(json_get_u64(doc, "version", 0, UINT32_MAX, what, &got, err), "version", what,
+                      err) < 0)
+        return -1;
+    if (got != version)
+        return error_set(err, EBADMSG, "%s: version: is %llu, this program reads version %u: %s",
+                         what, (unsigned long long)got, version, again);
+    return 0;
+}
+
 int json_only_keys(struct json_object *obj, const char *const *keys, const char *what,
                    struct error *err)
 {
@@ -200,6 +223,22 @@ int json_only_keys(struct json_object *obj, const char *const *keys, const char 
             return error_set(err, EBADMSG, "%s: unknown key \"%s\"", what, name);
     }
     return 0;
+}
+
+int json_add(struct json_object *obj, const char *key, struct json_object *value, struct error *err)
+{
+    if (obj && value && json_object_object_add(obj, key, value) == 0)
+        return 0;
+    (void)json_object_put(value);
+    return error_oom(err);
+}
+
+int json_append(struct json_object *array, struct json_object *value, struct error *err)
+{
+    if (array && value && json_object_array_add(array, value) == 0)
+        return 0;
+    (void)json_object_put(value);
+    return error_oom(err);
 }
 
 char *json_format(struct json_object *doc)

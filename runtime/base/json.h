@@ -46,9 +46,22 @@ int json_get_array(struct json_object *obj, const char *key, const char *what,
 /* Turns JSON_ABSENT into the error "WHAT: KEY is missing"; other values pass through. */
 int json_required(int got, const char *key, const char *what, struct error *err);
 
+/* Refuses (EBADMSG) a document that is no object, or whose "format" is not `format`, or "version"
+ * not `version`; again: what makes one of this version, for the message. Returns 0. */
+int json_check_format(struct json_object *doc, const char *what, const char *format,
+                      unsigned version, const char *again, struct error *err);
+
 /* Refuses an object with a key that is not in the NULL-terminated list, naming it. */
 int json_only_keys(struct json_object *obj, const char *const *keys, const char *what,
                    struct error *err);
+
+/* Adds value under key and takes it over, also on failure. value NULL: whoever made it was out of
+ * memory, which is what is said then. Returns 0. */
+int json_add(struct json_object *obj, const char *key, struct json_object *value,
+             struct error *err);
+
+/* The same for an array. */
+int json_append(struct json_object *array, struct json_object *value, struct error *err);
 
 /* The document as text, keys in insertion order, two blanks of indent, a newline at its end. The
  * caller frees it. NULL only when out of memory. */

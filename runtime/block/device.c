@@ -245,40 +245,33 @@ static struct json_object *add_layer(struct json_object *stack, const char *type
     return steal_ptr(&layer);
 }
 
-static int add(struct json_object *layer, const char *key, struct json_object *value)
-{
-    if (!layer || !value)
-        return -1;
-    return json_object_object_add(layer, key, value);
-}
-
 static int build(const struct device *d, struct json_object *stack)
 {
     struct json_object *l = add_layer(stack, "file");
 
-    if (add(l, "path", json_object_new_string(d->base)) < 0 ||
-        add(l, "readonly", json_object_new_boolean(d->n_overlays > 0)) < 0 ||
-        add(l, "shared", json_object_new_boolean(d->shared)) < 0 ||
-        add(l, "round", json_object_new_uint64(ROUND)) < 0)
+    if (json_add(l, "path", json_object_new_string(d->base), NULL) < 0 ||
+        json_add(l, "readonly", json_object_new_boolean(d->n_overlays > 0), NULL) < 0 ||
+        json_add(l, "shared", json_object_new_boolean(d->shared), NULL) < 0 ||
+        json_add(l, "round", json_object_new_uint64(ROUND), NULL) < 0)
         return -1;
     if (d->has_base_digest) {
         char text[sizeof("sha256:") + SHA256_HEX_SIZE] = "sha256:";
         digest_hex(d->base_digest, text + strlen(text));
-        if (add(l, "digest", json_object_new_string(text)) < 0)
+        if (json_add(l, "digest", json_object_new_string(text), NULL) < 0)
             return -1;
     }
     for (size_t i = 0; i < d->n_overlays; i++) {
         l = add_layer(stack, "cow");
-        if (add(l, "overlay", json_object_new_string(d->overlays[i])) < 0 ||
-            add(l, "state", json_object_new_string(d->states[i])) < 0 ||
-            add(l, "blockSize", json_object_new_uint64(d->block_size)) < 0 ||
-            add(l, "readonly", json_object_new_boolean(i + 1 < d->n_overlays)) < 0)
+        if (json_add(l, "overlay", json_object_new_string(d->overlays[i]), NULL) < 0 ||
+            json_add(l, "state", json_object_new_string(d->states[i]), NULL) < 0 ||
+            json_add(l, "blockSize", json_object_new_uint64(d->block_size), NULL) < 0 ||
+            json_add(l, "readonly", json_object_new_boolean(i + 1 < d->n_overlays), NULL) < 0)
             return -1;
     }
     if (d->make_migratable) {
         l = add_layer(stack, "dirty");
-        if (add(l, "blockSize", json_object_new_uint64(d->block_size)) < 0 ||
-            add(l, "expiry", json_object_new_uint64(d->expiry_ns)) < 0)
+        if (json_add(l, "blockSize", json_object_new_uint64(d->block_size), NULL) < 0 ||
+            json_add(l, "expiry", json_object_new_uint64(d->expiry_ns), NULL) < 0)
             return -1;
     }
     return add_layer(stack, "stats") ? 0 : -1;

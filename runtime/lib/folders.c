@@ -3,10 +3,31 @@
 #include <string.h>
 
 #include "blueprint/blueprint.h"
+#include "runtime/base/json.h"
 #include "runtime/lib/library.h"
 #include "runtime/snapshot/archive.h"
 #include "runtime/snapshot/mounter.h"
 #include "runtime/snapshot/snapshot.h"
+
+static uint32_t port(uint32_t given, uint32_t usual, bool none)
+{
+    return none ? 0 : given ? given : usual;
+}
+
+static int of_devices(const char *text, struct snapshot_options *so, const struct vm_opts *vm,
+                      const struct drafter *d, struct error *err)
+{
+    struct snapshot_device devices[SNAPSHOT_DEVICES_MAX];
+    cleanup_json struct json_object *owner = NULL;
+    int n = snapshot_devices_parse(text, devices, &owner, err);
+
+    if (n < 0)
+        return -1;
+    so->devices = devices;
+    so->n_devices = (size_t)n;
+    so->package = NULL;
+    return snapshot_with(so, vm, &d->ctx, err);
+}
 
 int drafter_snapshot(struct drafter *d, const struct drafter_snapshot_options *options,
                      struct drafter_error *error)
@@ -18,18 +39,22 @@ int drafter_snapshot(struct drafter *d, const struct drafter_snapshot_options *o
     if (library_options(&o, sizeof(o), options, "drafter_snapshot_options", err) < 0 ||
         library_vm(&o.vm, &vm, err) < 0)
         return -1;
-    if (!o.blueprint || !o.package)
-        return error_set(err, ERROR_USAGE, "snapshot: blueprint and package must be named");
+    if (o.devices ? o.blueprint || o.package : !o.blueprint || !o.package)
+        return error_set(err, ERROR_USAGE,
+                         "snapshot: blueprint and package must be named, or devices alone");
     struct snapshot_options so = {
         .package = o.package,
         .cpus = o.cpus ? o.cpus : 1,
         .memory_mib = o.memory_mib ? o.memory_mib : 1024,
         .cpu_model = o.cpu_template && strcmp(o.cpu_template, "None") != 0 ? o.cpu_template : NULL,
         .boot_args = o.boot_args,
-        .liveness_port = BLUEPRINT_LIVENESS_PORT,
-        .agent_port = BLUEPRINT_AGENT_PORT,
+        .liveness_port = port(o.liveness_port, BLUEPRINT_LIVENESS_PORT, o.no_liveness),
+        .agent_port = port(o.agent_port, BLUEPRINT_AGENT_PORT, o.no_agent),
+        .io_engine_sync = o.io_engine_sync,
         .until = o.until,
     };
+    if (o.devices)
+        return of_devices(o.devices, &so, &vm, d, err);
     return snapshot_blueprint(o.blueprint, &so, &vm, &d->ctx, err);
 }
 

@@ -130,6 +130,13 @@ int library_vm(const struct drafter_vm *vm, struct vm_opts *ret, struct error *e
 {
     struct vm_opts o;
 
+    for (size_t i = 0; i < ARRAY_SIZE(vm->reserved); i++)
+        if (vm->reserved[i])
+            return error_set(err, ENOTSUP,
+                             "drafter_vm: sets what libdrafter " DRAFTER_VERSION " does not know");
+    if (vm->cgroup_version < 0 || vm->cgroup_version > 2)
+        return error_set(err, ERROR_USAGE, "drafter_vm: cgroup_version %d: must be 0, 1 or 2",
+                         vm->cgroup_version);
     if (defaults(&o, err) < 0)
         return -1;
     const struct {
@@ -143,7 +150,8 @@ int library_vm(const struct drafter_vm *vm, struct vm_opts *ret, struct error *e
                  {vm->net, &o.net},
                  {vm->netns, &o.netns},
                  {vm->tap, &o.tap},
-                 {vm->mac, &o.mac}};
+                 {vm->mac, &o.mac},
+                 {vm->cgroup_parent, &o.cgroup_parent}};
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         if (words[i].given)
             *words[i].member = words[i].given;
@@ -152,13 +160,14 @@ int library_vm(const struct drafter_vm *vm, struct vm_opts *ret, struct error *e
         o.forwards.count++;
     o.uid = vm->set_user ? (int64_t)vm->uid : -1;
     o.gid = vm->set_user ? (int64_t)vm->gid : -1;
+    o.cgroup_version = (uint64_t)vm->cgroup_version;
+    o.numa_node = vm->set_numa_node ? vm->numa_node : -1;
     o.enable_input = vm->console_in > 0;
     o.enable_output = vm->console_out > 0;
     o.console_in = vm->console_in;
     o.console_out = vm->console_out;
     if (vm->timeout_ms)
-        o.resume_timeout =
-            vm->timeout_ms > UINT64_MAX / 1000000 ? UINT64_MAX : vm->timeout_ms * 1000000;
+        o.resume_timeout = library_ns(vm->timeout_ms);
     *ret = o;
     return 0;
 }

@@ -35,9 +35,19 @@ static inline struct error *library_error(struct drafter_error *err)
 int library_options(void *ret, size_t size, const void *options, const char *what,
                     struct error *err);
 
-/* The commands' options of the same names, defaults filled in; forwards_room: at least as many
- * pointers as there are forwards. Returns 0. */
+/* The commands' options of the same names, defaults filled in. Returns 0. */
 int library_vm(const struct drafter_vm *vm, struct vm_opts *ret, struct error *err);
+
+static inline uint64_t library_ns(uint64_t ms)
+{
+    return ms > UINT64_MAX / 1000000 ? UINT64_MAX : ms * 1000000;
+}
+
+/* A caller's descriptor as the modules have it: none is -1 there. */
+static inline int library_fd(int fd)
+{
+    return fd > 0 ? fd : -1;
+}
 
 void library_event(const struct drafter *d, const struct drafter_event *event);
 

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "runtime/lib/library.h"
 #include "runtime/peer/peer.h"
@@ -16,10 +18,18 @@ struct drafter_machine {
     struct vm_opts vm;
     struct peer_options po;
     struct peer *peer;
+    int word; /* an eventfd: calls a move off */
 };
 
 static const enum migrate_postcopy postcopies[] = {MIGRATE_POSTCOPY_LAST, MIGRATE_POSTCOPY_OFF,
                                                    MIGRATE_POSTCOPY_EARLY};
+
+static void machine_free(struct drafter_machine *m)
+{
+    cleanup_close_p(&m->word);
+    free(m);
+}
+DEFINE_CLEANUP(cleanup_machine_p, struct drafter_machine *, machine_free)
 
 static int check(const struct drafter_machine_options *o, struct error *err)
 {
@@ -58,9 +68,11 @@ static void fill(struct drafter_machine *m)
         .concurrency = o->concurrency,
         .zstd_level = o->zstd_level,
         .bandwidth = o->bandwidth,
-        .downtime_limit_ns = o->downtime_limit_ms * 1000000,
-        .status_fd = -1,
-        .cancel_fd = -1,
+        .downtime_limit_ns = library_ns(o->downtime_limit_ms),
+        .idle_ns = library_ns(o->idle_timeout_ms),
+        .retake_ns = library_ns(o->retake_timeout_ms),
+        .status_fd = library_fd(o->status_fd),
+        .cancel_fd = m->word,
         .trace = o->trace,
     };
 }
@@ -70,13 +82,18 @@ struct drafter_machine *drafter_machine_new(struct drafter *d,
                                             struct drafter_error *error)
 {
     struct error *err = library_error(error);
-    cleanup_free struct drafter_machine *m = calloc(1, sizeof(*m));
+    struct drafter_machine *m CLEANUP(cleanup_machine_p) = calloc(1, sizeof(*m));
 
     if (!m) {
         (void)error_oom(err);
         return NULL;
     }
     m->d = d;
+    m->word = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->word < 0) {
+        (void)error_sys(err, "eventfd");
+        return NULL;
+    }
     if (library_options(&m->o, sizeof(m->o), options, "drafter_machine_options", err) < 0 ||
         check(&m->o, err) < 0 || library_vm(&m->o.vm, &m->vm, err) < 0)
         return NULL;
@@ -86,6 +103,7 @@ struct drafter_machine *drafter_machine_new(struct drafter *d,
         .blueprint = m->o.blueprint,
         .devices = m->o.devices,
         .overlay_dir = m->o.overlay_dir ? m->o.overlay_dir : "out/overlay",
+        .package_cache = m->o.package_cache,
         .into = m->o.raddr && *m->o.raddr,
     };
     struct plan *plan = plan_of_wish(&wish, &d->ctx, err);
@@ -107,6 +125,11 @@ int drafter_machine_start(struct drafter_machine *m, struct drafter_error *error
     struct error *err = library_error(error);
     const bool takes = m->o.raddr && *m->o.raddr;
 
+    if (m->po.status_fd >= 0 || m->po.trace) {
+        m->peer->report = report_open(m->po.status_fd, m->po.trace, &m->d->ctx, err);
+        if (!m->peer->report)
+            return -1;
+    }
     if ((takes                         ? peer_take(m->peer, err)
          : peer_open(m->peer, err) < 0 ? -1
                                        : peer_start(m->peer, err)) < 0)
@@ -127,6 +150,13 @@ int drafter_machine_serve(struct drafter_machine *m, struct drafter_error *error
     return 0;
 }
 
+void drafter_machine_call_off(struct drafter_machine *m)
+{
+    const uint64_t one = 1;
+
+    (void)!write(m->word, &one, sizeof(one)); /* full: it was said already */
+}
+
 int drafter_machine_suspend(struct drafter_machine *m, struct drafter_error *error)
 {
     const bool ran = m->peer->running;
@@ -141,8 +171,12 @@ int drafter_machine_free(struct drafter_machine *m, struct drafter_error *error)
 {
     if (!m)
         return 0;
-    int rc = peer_free(m->peer, library_error(error));
-    free(m);
+    struct error *err = library_error(error);
+    struct report *report = m->peer->report;
+    int rc = peer_free(m->peer, err);
+    if (report_close(report, rc < 0 ? NULL : err) < 0)
+        rc = -1;
+    machine_free(m);
     return rc;
 }
 

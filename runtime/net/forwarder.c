@@ -113,11 +113,8 @@ static char *table_rules(const char *table)
 static int start(struct net_forwarder *fw, const char *cidr, const char *cidr6, struct error *err)
 {
     if (net_cidr_parse(cidr, AF_INET, "--host-veth-cidr", &fw->pools[0], err) < 0 ||
-        net_cidr_parse(cidr6, AF_INET6, "--host-veth-cidr6", &fw->pools[1], err) < 0) {
-        if (err)
-            err->code = ERROR_USAGE;
-        return -1;
-    }
+        net_cidr_parse(cidr6, AF_INET6, "--host-veth-cidr6", &fw->pools[1], err) < 0)
+        return error_usage(err);
     if (geteuid() != 0)
         return error_set(err, EPERM, "forwarding ports needs root; run it with sudo");
     (void)snprintf(fw->table, sizeof(fw->table), "inet drafter_forwarder_%d", (int)getpid());

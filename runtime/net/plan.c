@@ -10,14 +10,6 @@
 /* Upstream's bound, where the number is not given. */
 #define COUNT_DEFAULT_MAX 256
 
-/* A refused option is wrong usage, whoever found it. */
-static int usage(struct error *err)
-{
-    if (err)
-        err->code = ERROR_USAGE;
-    return -1;
-}
-
 bool plan_link_name(const char *name)
 {
     const size_t len = strlen(name);
@@ -53,7 +45,7 @@ static int parse_blocked(const char *list, int family, const char *what, struct 
         (void)snprintf(one, sizeof(one), "%.*s", (int)(len < sizeof(one) ? len : sizeof(one)),
                        list);
         if (net_cidr_parse(one, family, what, &f->blocked[f->n_blocked], err) < 0)
-            return usage(err);
+            return error_usage(err);
         f->n_blocked++;
         list += len + (list[len] == ',');
     }
@@ -83,7 +75,7 @@ static int parse_guest(const struct family_options *o, struct plan_family *f, st
 {
     if (net_addr_parse(o->gateway, o->family, o->gateway_name, &f->gateway, err) < 0 ||
         net_addr_parse(o->guest, o->family, o->guest_name, &f->guest, err) < 0)
-        return usage(err);
+        return error_usage(err);
     if (o->netmask > net_addr_bits(o->family))
         return error_set(err, ERROR_USAGE, "%s %u is longer than %u bits", o->netmask_name,
                          (unsigned)o->netmask, net_addr_bits(o->family));
@@ -103,7 +95,7 @@ static int parse_family(const struct family_options *o, struct plan_family *f, s
     f->on = true;
     if (net_cidr_parse(o->pairs, o->family, o->pairs_name, &f->pairs, err) < 0 ||
         net_cidr_parse(o->hosts, o->family, o->hosts_name, &f->hosts, err) < 0)
-        return usage(err);
+        return error_usage(err);
     if (refuse_overlap(&f->pairs, o->pairs_name, &f->hosts, o->hosts_name, err) < 0 ||
         parse_guest(o, f, err) < 0)
         return -1;

@@ -115,7 +115,7 @@ int peer_free(struct peer *p, struct error *err);
 /* Everything as Prometheus text. Any thread. Returns the length. */
 size_t peer_metrics(struct peer *p, char *buf, size_t size);
 
-/* ---- between peer.c, hand.c and take.c ---- */
+/* ---- between peer.c, machine.c, hand.c and take.c ---- */
 
 /* The config of the machine as it runs, for whoever takes it: package.h's object with no devices.
  * The caller frees it. */

@@ -143,7 +143,7 @@ static int place_marks(struct plan *plan, struct error *err)
 
 /* ---- Package ------------------------------------------------------------------------------ */
 
-static int package_device(struct plan *plan, const struct package_device *dev, struct error *err)
+static int package_device(struct plan *plan, const struct blueprint_device *dev, struct error *err)
 {
     enum blueprint_role role = blueprint_role_of(dev->name);
 

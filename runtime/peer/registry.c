@@ -101,7 +101,7 @@ static int add(struct registry *r, const char *name, char *path, uint32_t block_
 }
 
 /* What is damaged is not served. */
-static int check_digest(struct registry *r, struct item *it, const struct package_device *dev,
+static int check_digest(struct registry *r, struct item *it, const struct blueprint_device *dev,
                         struct error *err)
 {
     if (!dev || !dev->has_digest || r->o->no_verify)
@@ -123,7 +123,7 @@ static int open_package(struct registry *r, struct error *err)
     if (!pkg)
         return -1;
     for (size_t i = 0; i < pkg->n_devices; i++) {
-        const struct package_device *d = &pkg->devices[i];
+        const struct blueprint_device *d = &pkg->devices[i];
         cleanup_free char *path = NULL;
         if (asprintf(&path, "%s/%s", r->o->package, d->file) < 0) {
             path = NULL;

@@ -40,7 +40,7 @@ struct terminate {
 /* What the source calls the device's file, if that is a name; the usual one else. */
 static void choose_base(const struct terminate *t, struct file *f)
 {
-    const struct package_device *d = package_find(t->pkg, f->name);
+    const struct blueprint_device *d = package_find(t->pkg, f->name);
     char buf[BLUEPRINT_FILE_MAX + 1];
     const char *base = d ? d->file : blueprint_file_name(f->name, buf);
 
@@ -153,7 +153,7 @@ static int write_state(struct terminate *t, const uint8_t *state, size_t len, st
 static int add_device(struct terminate *t, struct package *pkg, const struct file *f,
                       struct error *err)
 {
-    struct package_device d = {.size = f->size, .has_digest = true};
+    struct blueprint_device d = {.size = f->size, .has_digest = true};
     cleanup_close int fd = f->out ? dup(output_fd(f->out))
                                   : openat(output_fd(t->folder), f->base, O_RDONLY | O_CLOEXEC);
 

@@ -128,7 +128,7 @@ static int add_package(struct mounter *m, const struct mounter_options *o, const
     if (!pkg)
         return -1;
     for (size_t i = 0; i < pkg->n_devices; i++) {
-        const struct package_device *d = &pkg->devices[i];
+        const struct blueprint_device *d = &pkg->devices[i];
         config = config || !strcmp(d->name, "config");
         if (add_file(m, o, dir, d->name, d->file, d->has_digest ? d->sha256 : NULL, ctx, err) < 0)
             return -1;

@@ -17,7 +17,6 @@
 #include "runtime/base/parse.h"
 
 #define FORMAT_NAME "drafter-package"
-#define HASH_CHUNK (1u << 20)
 
 static struct package *new_empty(struct error *err)
 {
@@ -60,12 +59,9 @@ void package_free(struct package *pkg)
     free(pkg);
 }
 
-const struct package_device *package_find(const struct package *pkg, const char *name)
+const struct blueprint_device *package_find(const struct package *pkg, const char *name)
 {
-    for (size_t i = 0; i < pkg->n_devices; i++)
-        if (!strcmp(pkg->devices[i].name, name))
-            return &pkg->devices[i];
-    return NULL;
+    return blueprint_device_find(pkg->devices, pkg->n_devices, name);
 }
 
 uint64_t package_padded(uint64_t len)
@@ -73,32 +69,14 @@ uint64_t package_padded(uint64_t len)
     return ((len + PACKAGE_ROOM - 1) / PACKAGE_ROOM + 1) * PACKAGE_ROOM;
 }
 
-int package_add_device(struct package *pkg, const struct package_device *dev, struct error *err)
+int package_add_device(struct package *pkg, const struct blueprint_device *dev, struct error *err)
 {
-    if (blueprint_check_name(dev->name, err) < 0 || blueprint_check_file(dev->file, err) < 0)
-        return -1;
-    if (!strcmp(dev->name, "config"))
+    struct blueprint_device d = *dev;
+
+    if (!strcmp(d.name, "config"))
         return error_set(err, EINVAL, "device config: it is the config itself");
-    if (dev->size > BLUEPRINT_SIZE_MAX)
-        return error_set(err, EINVAL, "device %s: %" PRIu64 " bytes are more than the limit of 64T",
-                         dev->name, dev->size);
-    if (pkg->n_devices == PACKAGE_DEVICES_MAX)
-        return error_set(err, EINVAL, "device %s: there are %d devices already, the most allowed",
-                         dev->name, PACKAGE_DEVICES_MAX);
-    for (size_t i = 0; i < pkg->n_devices; i++) {
-        if (!strcmp(pkg->devices[i].name, dev->name))
-            return error_set(err, EINVAL, "device %s: is named twice", dev->name);
-        if (!strcmp(pkg->devices[i].file, dev->file))
-            return error_set(err, EINVAL, "device %s: its file %s is also that of device %s",
-                             dev->name, dev->file, pkg->devices[i].name);
-    }
-    struct package_device *grown =
-        reallocarray(pkg->devices, pkg->n_devices + 1, sizeof(*pkg->devices));
-    if (!grown)
-        return error_oom(err);
-    pkg->devices = grown;
-    pkg->devices[pkg->n_devices++] = *dev;
-    return 0;
+    d.role = blueprint_role_of(d.name);
+    return blueprint_device_add(&pkg->devices, &pkg->n_devices, &d, err);
 }
 
 /* What a reader and the writer demand of a whole config that is not foreign. */
@@ -117,7 +95,7 @@ static int check_whole(const struct package *pkg, struct error *err)
         if (!package_find(pkg, pkg->machine->disks[i].name))
             return error_set(err, EBADMSG, "devices: the machine's disk \"%s\" is missing",
                              pkg->machine->disks[i].name);
-    const struct package_device *memory = package_find(pkg, "memory");
+    const struct blueprint_device *memory = package_find(pkg, "memory");
     if (memory->size < (uint64_t)pkg->machine->memory_mib << 20)
         return error_set(err, EBADMSG,
                          "device memory: %" PRIu64 " bytes, but the machine has %u MiB",
@@ -127,31 +105,16 @@ static int check_whole(const struct package *pkg, struct error *err)
 
 /* ---- Reading ------------------------------------------------------------------------------ */
 
-static int parse_device(struct json_object *obj, const char *what, struct package_device *ret,
+static int parse_device(struct package *pkg, struct json_object *obj, const char *what,
                         struct error *err)
 {
     static const char *const keys[] = {"name", "file", "size", "sha256", NULL};
-    const char *name, *file, *hex = NULL;
-    struct package_device dev = {.has_digest = false};
+    struct blueprint_device dev;
 
-    if (!json_object_is_type(obj, json_type_object))
-        return error_set(err, EBADMSG, "%s: is no JSON object", what);
-    if (json_only_keys(obj, keys, what, err) < 0 ||
-        json_required(json_get_string(obj, "name", what, &name, err), "name", what, err) < 0 ||
-        json_required(json_get_string(obj, "file", what, &file, err), "file", what, err) < 0 ||
-        json_get_string(obj, "sha256", what, &hex, err) < 0 ||
-        json_required(json_get_u64(obj, "size", 0, BLUEPRINT_SIZE_MAX, what, &dev.size, err),
-                      "size", what, err) < 0)
+    if (blueprint_device_parse(obj, what, &dev, err) < 0 ||
+        json_only_keys(obj, keys, what, err) < 0)
         return -1;
-    if (blueprint_check_name(name, err) < 0 || blueprint_check_file(file, err) < 0)
-        return error_wrap(err, "%s", what);
-    dev.has_digest = hex != NULL;
-    if (hex && parse_hex(hex, strlen(hex), dev.sha256, SHA256_SIZE) < 0)
-        return error_set(err, EBADMSG, "%s: sha256: is not 64 hex digits", what);
-    (void)snprintf(dev.name, sizeof(dev.name), "%s", name);
-    (void)snprintf(dev.file, sizeof(dev.file), "%s", file);
-    *ret = dev;
-    return 0;
+    return package_add_device(pkg, &dev, err);
 }
 
 static int parse_own(struct package *pkg, struct json_object *doc, const char *what,
@@ -160,23 +123,13 @@ static int parse_own(struct package *pkg, struct json_object *doc, const char *w
     static const char *const keys[] = {"agentVSockPort",    "format",       "version",
                                        "livenessVSockPort", "architecture", "made",
                                        "machine",           "devices",      NULL};
-    const char *format, *architecture, *made = NULL;
-    uint64_t version, port;
+    const char *architecture, *made = NULL;
+    uint64_t port;
     struct json_object *machine, *devices;
 
-    if (json_required(json_get_string(doc, "format", what, &format, err), "format", what, err) < 0)
+    if (json_check_format(doc, what, FORMAT_NAME, PACKAGE_VERSION,
+                          "make the package again with drafter-snapshotter", err) < 0)
         return -1;
-    if (strcmp(format, FORMAT_NAME))
-        return error_set(err, EBADMSG, "%s: format: \"%.80s\", not \"" FORMAT_NAME "\"", what,
-                         format);
-    if (json_required(json_get_u64(doc, "version", 0, UINT32_MAX, what, &version, err), "version",
-                      what, err) < 0)
-        return -1;
-    if (version != PACKAGE_VERSION)
-        return error_set(err, EBADMSG,
-                         "%s: version: is %" PRIu64 ", this program reads version %d: make the "
-                         "package again with drafter-snapshotter",
-                         what, version, PACKAGE_VERSION);
     if (json_only_keys(doc, keys, what, err) < 0 ||
         json_required(json_get_u64(doc, "livenessVSockPort", 0, UINT32_MAX - 1, what, &port, err),
                       "livenessVSockPort", what, err) < 0 ||
@@ -204,10 +157,8 @@ static int parse_own(struct package *pkg, struct json_object *doc, const char *w
         return text ? error_wrap(err, "%s", what) : error_oom(err);
     for (size_t i = 0; i < json_object_array_length(devices); i++) {
         char where[64];
-        struct package_device dev;
         (void)snprintf(where, sizeof(where), "devices[%zu]", i);
-        if (parse_device(json_object_array_get_idx(devices, i), where, &dev, err) < 0 ||
-            package_add_device(pkg, &dev, err) < 0)
+        if (parse_device(pkg, json_object_array_get_idx(devices, i), where, err) < 0)
             return error_wrap(err, "%s", what);
     }
     if (check_whole(pkg, err) < 0)
@@ -254,26 +205,11 @@ struct package *package_parse(const char *text, size_t len, const char *what, st
     return steal_ptr(&pkg);
 }
 
-int package_open_device(const struct package *pkg, const struct package_device *dev, int flags,
+int package_open_device(const struct package *pkg, const struct blueprint_device *dev, int flags,
                         int *ret_fd, struct error *err)
 {
-    struct stat st;
-
-    cleanup_close int fd =
-        openat(pkg->dirfd, dev->file, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return error_sys(err, "package %s: device %s: %s", pkg->dir, dev->name, dev->file);
-    if (fstat(fd, &st) < 0)
-        return error_sys(err, "package %s: device %s: %s", pkg->dir, dev->name, dev->file);
-    if (!S_ISREG(st.st_mode))
-        return error_set(err, ESTALE, "package %s: device %s: %s is no regular file", pkg->dir,
-                         dev->name, dev->file);
-    if ((uint64_t)st.st_size != dev->size)
-        return error_set(err, ESTALE,
-                         "package %s: device %s: %s has %jd bytes, but the config says %" PRIu64
-                         ": get the package again",
-                         pkg->dir, dev->name, dev->file, (intmax_t)st.st_size, dev->size);
-    *ret_fd = steal_fd(&fd);
+    if (blueprint_device_open(pkg->dirfd, dev, flags, PACKAGE_CONFIG, ret_fd, err) < 0)
+        return error_wrap(err, "package %s", pkg->dir);
     return 0;
 }
 
@@ -284,7 +220,7 @@ static int find_foreign(struct package *pkg, struct error *err)
     char buf[BLUEPRINT_FILE_MAX + 1];
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        struct package_device dev = {.has_digest = false};
+        struct blueprint_device dev = {.has_digest = false};
         struct stat st;
         (void)snprintf(dev.name, sizeof(dev.name), "%s", names[i]);
         (void)snprintf(dev.file, sizeof(dev.file), "%s", blueprint_file_name(names[i], buf));
@@ -354,42 +290,7 @@ struct package *package_open(const char *dir, struct error *err)
 
 /* ---- Checking ----------------------------------------------------------------------------- */
 
-/* SHA-256 of a file, with progress. */
-static int hash(int fd, const char *what, uint64_t size, uint64_t before, uint64_t total,
-                const char *phase, const struct context *ctx, uint8_t ret[SHA256_SIZE],
-                struct error *err)
-{
-    cleanup_free char *buf = malloc(HASH_CHUNK);
-    cleanup_digest struct digest *d = buf ? digest_new(err) : NULL;
-    if (!d)
-        return buf ? -1 : error_oom(err);
-    for (uint64_t at = 0; at < size;) {
-        size_t want = size - at < HASH_CHUNK ? (size_t)(size - at) : HASH_CHUNK;
-        if (context_check(ctx, err) < 0 || io_pread_exact(fd, buf, want, at, what, err) < 0 ||
-            digest_update(d, buf, want, err) < 0)
-            return -1;
-        at += want;
-        context_progress(ctx, phase, before + at, total, "bytes");
-    }
-    return digest_final(d, ret, err);
-}
-
-static int compare(const struct package_device *dev, const uint8_t sum[SHA256_SIZE],
-                   struct error *err)
-{
-    char got[SHA256_HEX_SIZE], want[SHA256_HEX_SIZE];
-
-    if (!memcmp(sum, dev->sha256, SHA256_SIZE))
-        return 0;
-    digest_hex(sum, got);
-    digest_hex(dev->sha256, want);
-    return error_set(err, ESTALE,
-                     "device %s: %s is damaged or was changed: its SHA-256 is %s, but the config "
-                     "says %s: get the package again",
-                     dev->name, dev->file, got, want);
-}
-
-int package_verify_device(const struct package_device *dev, int fd, struct error *err)
+int package_verify_device(const struct blueprint_device *dev, int fd, struct error *err)
 {
     uint8_t sum[SHA256_SIZE];
 
@@ -397,34 +298,17 @@ int package_verify_device(const struct package_device *dev, int fd, struct error
         return error_set(err, ENOTSUP, "device %s: its package has no digests", dev->name);
     if (digest_of_fd(fd, dev->file, sum, NULL, err) < 0)
         return -1;
-    return compare(dev, sum, err);
+    return blueprint_device_compare(dev, sum, PACKAGE_CONFIG, err);
 }
 
 int package_verify(const struct package *pkg, const struct context *ctx, struct error *err)
 {
-    uint64_t total = 0, done = 0;
-
     if (pkg->foreign)
         return error_set(err, ENOTSUP,
                          "package %s: upstream's config holds no digests to verify with", pkg->dir);
-    for (size_t i = 0; i < pkg->n_devices; i++)
-        total += pkg->devices[i].size;
-    for (size_t i = 0; i < pkg->n_devices; i++) {
-        const struct package_device *dev = &pkg->devices[i];
-        uint8_t sum[SHA256_SIZE];
-        cleanup_close int fd = -1;
-        if (!dev->has_digest)
-            return error_set(err, ENOTSUP,
-                             "package %s: device %s: has no digest to verify with: a machine runs "
-                             "on this package",
-                             pkg->dir, dev->name);
-        if (package_open_device(pkg, dev, O_RDONLY, &fd, err) < 0)
-            return -1;
-        if (hash(fd, dev->file, dev->size, done, total, "verify", ctx, sum, err) < 0 ||
-            compare(dev, sum, err) < 0)
-            return error_wrap(err, "package %s", pkg->dir);
-        done += dev->size;
-    }
+    if (blueprint_device_verify(pkg->dirfd, pkg->devices, pkg->n_devices, PACKAGE_CONFIG, ctx,
+                                err) < 0)
+        return error_wrap(err, "package %s", pkg->dir);
     return 0;
 }
 
@@ -453,7 +337,7 @@ int package_check_host(const struct package *pkg, enum vmm_hypervisor wish, stru
 int package_add(struct package *pkg, const char *name, int dirfd, const char *file,
                 const struct context *ctx, struct error *err)
 {
-    struct package_device dev = {.has_digest = true};
+    struct blueprint_device dev = {.has_digest = true};
     char buf[BLUEPRINT_FILE_MAX + 1];
 
     if (blueprint_check_name(name, err) < 0)
@@ -469,39 +353,12 @@ int package_add(struct package *pkg, const char *name, int dirfd, const char *fi
     cleanup_close int fd = openat(dirfd, file, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_sys(err, "device %s: %s", name, file);
-    if (io_size(fd, file, &dev.size, err) < 0 ||
-        hash(fd, file, dev.size, 0, dev.size, "hash", ctx, dev.sha256, err) < 0)
+    if (io_size(fd, file, &dev.size, err) < 0)
+        return error_wrap(err, "device %s", name);
+    const struct device_progress whole = {.phase = "hash", .total = dev.size};
+    if (blueprint_device_hash(fd, file, dev.size, &whole, ctx, dev.sha256, err) < 0)
         return error_wrap(err, "device %s", name);
     return package_add_device(pkg, &dev, err);
-}
-
-static int add(struct json_object *obj, const char *key, struct json_object *value,
-               struct error *err)
-{
-    if (value && json_object_object_add(obj, key, value) == 0)
-        return 0;
-    (void)json_object_put(value);
-    return error_oom(err);
-}
-
-static int add_device(struct json_object *list, const struct package_device *dev, struct error *err)
-{
-    char hex[SHA256_HEX_SIZE];
-    cleanup_json struct json_object *obj = json_object_new_object();
-
-    digest_hex(dev->sha256, hex);
-    if (!obj)
-        return error_oom(err);
-    if (add(obj, "name", json_object_new_string(dev->name), err) < 0 ||
-        add(obj, "file", json_object_new_string(dev->file), err) < 0 ||
-        add(obj, "size", json_object_new_uint64(dev->size), err) < 0 ||
-        (dev->has_digest && add(obj, "sha256", json_object_new_string(hex), err) < 0))
-        return -1;
-    if (json_object_array_add(list, json_object_get(obj)) < 0) {
-        (void)json_object_put(obj);
-        return error_oom(err);
-    }
-    return 0;
 }
 
 char *package_format(const struct package *pkg, struct error *err)
@@ -514,25 +371,20 @@ char *package_format(const struct package *pkg, struct error *err)
     cleanup_json struct json_object *doc = json_object_new_object();
     cleanup_json struct json_object *list = json_object_new_array();
     struct json_object *described = json_parse(machine, strlen(machine), "machine", err);
-    if (!doc || !list || !described) {
-        (void)json_object_put(described);
-        (void)error_oom(err);
+    if (!described)
         return NULL;
-    }
+    if (json_add(doc, "machine", described, err) < 0 ||
+        json_add(doc, "agentVSockPort", json_object_new_uint64(pkg->agent_port), err) < 0 ||
+        json_add(doc, "format", json_object_new_string(FORMAT_NAME), err) < 0 ||
+        json_add(doc, "version", json_object_new_int(PACKAGE_VERSION), err) < 0 ||
+        json_add(doc, "livenessVSockPort", json_object_new_uint64(pkg->liveness_port), err) < 0 ||
+        json_add(doc, "architecture", json_object_new_string(pkg->architecture), err) < 0 ||
+        (pkg->made[0] && json_add(doc, "made", json_object_new_string(pkg->made), err) < 0) ||
+        json_add(doc, "devices", json_object_get(list), err) < 0)
+        return NULL;
     for (size_t i = 0; i < pkg->n_devices; i++)
-        if (add_device(list, &pkg->devices[i], err) < 0) {
-            (void)json_object_put(described);
+        if (blueprint_device_format(list, &pkg->devices[i], false, err) < 0)
             return NULL;
-        }
-    if (add(doc, "machine", described, err) < 0 ||
-        add(doc, "agentVSockPort", json_object_new_uint64(pkg->agent_port), err) < 0 ||
-        add(doc, "format", json_object_new_string(FORMAT_NAME), err) < 0 ||
-        add(doc, "version", json_object_new_int(PACKAGE_VERSION), err) < 0 ||
-        add(doc, "livenessVSockPort", json_object_new_uint64(pkg->liveness_port), err) < 0 ||
-        add(doc, "architecture", json_object_new_string(pkg->architecture), err) < 0 ||
-        (pkg->made[0] && add(doc, "made", json_object_new_string(pkg->made), err) < 0) ||
-        add(doc, "devices", json_object_get(list), err) < 0)
-        return NULL;
     char *text = json_format(doc);
     if (!text)
         (void)error_oom(err);

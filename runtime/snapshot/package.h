@@ -53,14 +53,6 @@
 #define PACKAGE_ROOM (1u << 20)
 #define PACKAGE_DEVICES_MAX BLUEPRINT_DEVICES_MAX
 
-struct package_device {
-    char name[BLUEPRINT_NAME_MAX + 1];
-    char file[BLUEPRINT_FILE_MAX + 1]; /* directly in the folder */
-    uint64_t size;                     /* bytes */
-    bool has_digest;                   /* false in a foreign package, or one that a peer keeps */
-    uint8_t sha256[SHA256_SIZE];
-};
-
 /* Plain data; what package_open() and package_parse() gave is to be read only. */
 struct package {
     char *dir;          /* as given to package_open(), for messages; NULL when only parsed */
@@ -69,8 +61,9 @@ struct package {
     char *architecture; /* NULL in a foreign one */
     struct vmm_machine *machine; /* NULL in a foreign one */
     uint32_t liveness_port, agent_port;
-    char made[32]; /* "" = not said */
-    struct package_device *devices;
+    char made[32];                    /* "" = not said */
+    struct blueprint_device *devices; /* their roles follow from their names; has_digest: false in a
+                                         foreign package, or one that a peer keeps */
     size_t n_devices;
 };
 
@@ -90,11 +83,11 @@ struct package *package_parse(const char *text, size_t len, const char *what, st
 void package_free(struct package *pkg); /* NULL is fine */
 
 /* The device of that name; NULL = none. Owned by the package. */
-const struct package_device *package_find(const struct package *pkg, const char *name);
+const struct blueprint_device *package_find(const struct package *pkg, const char *name);
 
 /* Opens a device's file, a regular file directly in the folder, never through a symlink. flags:
  * O_RDONLY or O_RDWR. Returns 0; the caller closes *ret_fd. */
-int package_open_device(const struct package *pkg, const struct package_device *dev, int flags,
+int package_open_device(const struct package *pkg, const struct blueprint_device *dev, int flags,
                         int *ret_fd, struct error *err);
 
 /* Reads the SHA-256 of all devices and compares; a wrong one is named (ESTALE). Reports progress
@@ -102,7 +95,7 @@ int package_open_device(const struct package *pkg, const struct package_device *
 int package_verify(const struct package *pkg, const struct context *ctx, struct error *err);
 
 /* The same for one device whose file is open. Returns 0. */
-int package_verify_device(const struct package_device *dev, int fd, struct error *err);
+int package_verify_device(const struct blueprint_device *dev, int fd, struct error *err);
 
 /* Refuses (ENOTSUP) a machine that cannot run here: made for another architecture, or for another
  * hypervisor than the one that was wished for (VMM_AUTO: any). Returns 0. */
@@ -120,7 +113,7 @@ int package_add(struct package *pkg, const char *name, int dirfd, const char *fi
                 const struct context *ctx, struct error *err);
 
 /* Adds a device that is not looked at. Returns 0. */
-int package_add_device(struct package *pkg, const struct package_device *dev, struct error *err);
+int package_add_device(struct package *pkg, const struct blueprint_device *dev, struct error *err);
 
 /* The object as text, without the padding. The caller frees it. Checks what a reader would. Returns
  * NULL on failure. */

@@ -293,7 +293,7 @@ static int save(struct making *m, struct error *err)
 static int add_to_package(struct making *m, struct package *pkg, size_t i, struct error *err)
 {
     const struct snapshot_device *d = &m->o->devices[i];
-    struct package_device dev = {.has_digest = true};
+    struct blueprint_device dev = {.has_digest = true};
     const char *file = strrchr(d->output, '/');
 
     file = file ? file + 1 : d->output;

@@ -37,13 +37,17 @@ peer_type() { echo "$2" >"$1.in"; }
 # Guest processes of a peer: its VMM.
 peer_vmm() { ps -o pid=,comm= --ppid "$(peer_pid "$1")" | sed -n 's/^ *\([0-9]*\) qemu.*/\1/p'; }
 
+# testguest_devices DIR: the device list of a package of the freestanding guest.
+testguest_devices() {
+    printf '[{"name":"kernel","input":"%s","output":"%s/vmlinux"},{"name":"state","output":"%s/state.bin"},
+        {"name":"memory","output":"%s/memory.bin"},{"name":"config","output":"%s/config.json"}]' \
+        "$TEST_TOP/tests/guest/testguest" "$1" "$1" "$1" "$1"
+}
 # testguest_package DIR [OPTION...]: the freestanding guest, running for a moment.
 testguest_package() {
     local dir=$1
     shift
-    printf '[{"name":"kernel","input":"%s","output":"%s/vmlinux"},{"name":"state","output":"%s/state.bin"},
-        {"name":"memory","output":"%s/memory.bin"},{"name":"config","output":"%s/config.json"}]' \
-        "$TEST_TOP/tests/guest/testguest" "$dir" "$dir" "$dir" "$dir" >devices.json
+    testguest_devices "$dir" >devices.json
     drafter-snapshotter --devices @devices.json --hypervisor qemu --accel tcg --net none --memory-size 64 \
         --liveness-vsock-port 0 --agent-vsock-port 0 --boot-args "pages=2048 seed=7 rate=8 beat=3" --until '^tick' \
         --chroot-base-dir vms "$@"

@@ -134,7 +134,7 @@ UNIT_TEST(wrong_file_is_refused)
     write_file("bp/rootfs.ext4", "short", 5);
     ck_assert_ptr_null(blueprint_open("bp", &err));
     ck_assert_int_eq(err.code, ESTALE);
-    ck_assert_ptr_nonnull(strstr(err.text, "5 bytes, the manifest says 9"));
+    ck_assert_ptr_nonnull(strstr(err.text, "5 bytes, blueprint.json says 9"));
 
     make_good();
     ck_assert_int_eq(rename("bp/rootfs.ext4", "elsewhere"), 0);

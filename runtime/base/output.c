@@ -168,7 +168,8 @@ struct output *output_begin(const char *path, enum output_kind kind, unsigned mo
         error_sys(err, "%s: make a temporary beside it", path);
         goto fail;
     }
-    (void)flock(out->fd, LOCK_EX | LOCK_NB);
+    /* Shared: a layer of runtime/block may be put on it while it is being made. */
+    (void)flock(out->fd, LOCK_SH | LOCK_NB);
     return out;
 fail:
     output_free(out);

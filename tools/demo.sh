@@ -20,14 +20,15 @@ peers=()
 stop() {
     trap - EXIT
     trap '' INT TERM
-    local p end=$((SECONDS + 20))
+    local p late
     calm
-    for p in "${peers[@]}"; do kill "$p" 2>/dev/null || :; done
-    for p in "${peers[@]}"; do
-        while kill -0 "$p" 2>/dev/null && [ $SECONDS -lt $end ]; do nap 0.05; done
-        kill -9 "$p" 2>/dev/null || :
-        wait "$p" 2>/dev/null || :
-    done
+    kill "${peers[@]}" 2>/dev/null || :
+    # A child that has ended is there for kill(1) until it is waited for, so who takes too long is another's to end.
+    (nap 20; kill -9 "${peers[@]}") 2>/dev/null &
+    late=$!
+    for p in "${peers[@]}"; do wait "$p" 2>/dev/null || :; done
+    kill -9 $late
+    wait $late 2>/dev/null || :
     rm -rf "$demo"
 }
 trap stop EXIT

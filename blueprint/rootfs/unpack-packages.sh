@@ -75,7 +75,9 @@ unpack() { # WHAT TO SKIP MORE, OPTIONS
         --setup-hook="$(hook --before)" --extract-hook="$(hook --after)" "$@" \
         "$suite" "$root" "${sources[@]}" </dev/null >"$root.log" 2>&1
 }
-discard() { chmod -R u+rwx "$root" 2>/dev/null || :; rm -rf "$root"; }
+discard() { chmod -R u+rwx "$root" 2>/dev/null || :; rm -rf "$root" "$root.log"; }
+# Whoever interrupts us need not read why mmdebstrap ended.
+trap 'discard; exit 130' INT TERM
 done=
 if [ -n "$(find "$lists.updated" -mtime -1 2>/dev/null)" ]; then
     # What they name may be gone from the mirror since: then it is tried with new ones.
@@ -84,7 +86,6 @@ fi
 if [ -z "$done" ]; then
     unpack '' "$@" || {
         tail -n 15 "$root.log" >&2
-        rm -f "$root.log"
         discard
         fail "mmdebstrap could not unpack: $packages"
     }

@@ -246,13 +246,15 @@ static int ready(struct vmm *vmm, uint64_t deadline, struct error *err)
 
     if (qmp_greet(q->qmp, deadline, vmm->features.version, sizeof(vmm->features.version), err) < 0)
         return -1;
+    if (qmp_begin(q->qmp, "migrate-set-capabilities", capabilities(), -1, deadline, err) < 0)
+        return -1;
     /* The greeting comes before the machine is made; this answer after it. */
     if (expect_status(q, deadline, load ? "inmigrate" : "prelaunch", load ? "inmigrate" : "paused",
                       err) < 0)
-        return -1;
-    if (qmp_execute(q->qmp, "migrate-set-capabilities", capabilities(), -1, deadline, NULL, err) <
-        0)
-        return error_wrap(err, "this QEMU (%s) cannot save without memory", vmm->features.version);
+        return err && err->code == EREMOTEIO
+                   ? error_wrap(err, "this QEMU (%s) cannot save without memory",
+                                vmm->features.version)
+                   : -1;
     vmm->features.memory_live = true;
     return 0;
 }
@@ -324,8 +326,7 @@ static int give_socket(struct qemu *q, uint64_t deadline, struct error *err)
     int flags = fcntl(ours, F_GETFL);
     if (flags < 0 || fcntl(ours, F_SETFL, flags | O_NONBLOCK) < 0)
         return error_sys(err, "socket pair");
-    if (qmp_execute(q->qmp, "getfd", one_string("fdname", "state"), theirs, deadline, NULL, err) <
-        0)
+    if (qmp_begin(q->qmp, "getfd", one_string("fdname", "state"), theirs, deadline, err) < 0)
         return -1;
     return steal_fd(&ours);
 }
@@ -502,8 +503,7 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
                                 "the machine was saved on a tap and needs one here (--net tap)")
                    : -1;
     }
-    if (expect_status(q, deadline, "paused", "prelaunch", err) < 0)
-        return -1;
+    /* QEMU says "completed" after the machine has become "paused". */
     return idle ? idle_network(q, false, deadline, err) : 0;
 }
 

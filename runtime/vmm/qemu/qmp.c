@@ -22,6 +22,12 @@ struct qmp {
     size_t scanned;                             /* of these, known to hold no newline */
     struct json_object *events[QMP_EVENTS_MAX]; /* oldest first */
     size_t n_events;
+    /* What was begun and not answered, oldest first. */
+    struct begun {
+        int64_t id;
+        char command[32];
+    } begun[QMP_BEGUN_MAX];
+    size_t n_begun;
 };
 
 struct qmp *qmp_new(int fd, const struct context *ctx, struct error *err)
@@ -215,10 +221,43 @@ int qmp_greet(struct qmp *q, uint64_t deadline, char *version, size_t size, stru
         json_get_u64(numbers, "minor", 0, 9999, what, &minor, err) < 0 ||
         json_get_u64(numbers, "micro", 0, 9999, what, &micro, err) < 0)
         return -1;
-    if (qmp_execute(q, "qmp_capabilities", NULL, -1, deadline, NULL, err) < 0)
+    if (qmp_begin(q, "qmp_capabilities", NULL, -1, deadline, err) < 0)
         return -1;
     (void)snprintf(version, size, "%ju.%ju.%ju", (uintmax_t)major, (uintmax_t)minor,
                    (uintmax_t)micro);
+    return 0;
+}
+
+static int take_answer(struct json_object *msg, const char *command, struct json_object **ret_value,
+                       struct error *err)
+{
+    struct json_object *e = NULL, *value = NULL;
+
+    if (json_object_object_get_ex(msg, "error", &e)) {
+        const char *text = NULL;
+        if (!json_object_is_type(e, json_type_object) ||
+            json_get_string(e, "desc", "QMP error", &text, err) != JSON_OK)
+            return error_set(err, EBADMSG, "QMP: %s: an error without a description", command);
+        return error_set(err, EREMOTEIO, "QMP: %s: %s", command, text);
+    }
+    (void)json_object_object_get_ex(msg, "return", &value);
+    if (ret_value)
+        *ret_value = json_object_get(value);
+    return 0;
+}
+
+/* Takes the answer to a begun command, if it is one. Returns 1 then, 0 when it is none, -1 when it
+ * says that the command failed. */
+static int take_begun(struct qmp *q, int64_t id, struct json_object *msg, struct error *err)
+{
+    for (size_t i = 0; i < q->n_begun; i++) {
+        if (q->begun[i].id != id)
+            continue;
+        struct begun b = q->begun[i];
+        q->n_begun--;
+        memmove(q->begun + i, q->begun + i + 1, (q->n_begun - i) * sizeof(*q->begun));
+        return take_answer(msg, b.command, NULL, err) < 0 ? -1 : 1;
+    }
     return 0;
 }
 
@@ -240,31 +279,18 @@ static int is_answer(struct qmp *q, struct json_object *msg, struct error *err)
     if (!json_object_is_type(id, json_type_int) || json_object_get_int64(id) < 1 ||
         json_object_get_int64(id) > q->last_id)
         return error_set(err, EBADMSG, "QMP: an answer to a command that was not sent");
+    int rc = take_begun(q, json_object_get_int64(id), msg, err);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
     return json_object_get_int64(id) == q->last_id;
 }
 
-static int take_answer(struct json_object *msg, const char *command, struct json_object **ret_value,
-                       struct error *err)
-{
-    struct json_object *e = NULL, *value = NULL;
-
-    if (json_object_object_get_ex(msg, "error", &e)) {
-        const char *text = NULL;
-        if (!json_object_is_type(e, json_type_object) ||
-            json_get_string(e, "desc", "QMP error", &text, err) != JSON_OK)
-            return error_set(err, EBADMSG, "QMP: %s: an error without a description", command);
-        return error_set(err, EREMOTEIO, "QMP: %s: %s", command, text);
-    }
-    (void)json_object_object_get_ex(msg, "return", &value);
-    if (ret_value)
-        *ret_value = json_object_get(value);
-    return 0;
-}
-
-int qmp_execute(struct qmp *q, const char *command, struct json_object *args, int pass_fd,
-                uint64_t deadline, struct json_object **ret_value, struct error *err)
+/* Sends a command with the next id. Puts args. */
+static int send_command(struct qmp *q, const char *command, struct json_object *args, int pass_fd,
+                        uint64_t deadline, struct error *err)
 {
     cleanup_json struct json_object *doc = json_object_new_object();
+    cleanup_free char *line = NULL;
 
     if (!doc) {
         (void)json_object_put(args);
@@ -275,11 +301,36 @@ int qmp_execute(struct qmp *q, const char *command, struct json_object *args, in
         json_object_object_add(doc, "arguments", args);
     json_object_object_add(doc, "id", json_object_new_int64(++q->last_id));
     const char *text = json_object_to_json_string_ext(doc, JSON_C_TO_STRING_PLAIN);
-    if (!text)
+    if (!text || asprintf(&line, "%s\n", text) < 0) {
+        line = NULL;
         return error_oom(err);
-    if (send_all(q, text, strlen(text), pass_fd, deadline, err) < 0 ||
-        send_all(q, "\n", 1, -1, deadline, err) < 0)
+    }
+    if (send_all(q, line, strlen(line), pass_fd, deadline, err) < 0)
         return error_wrap(err, "%s", command);
+    return 0;
+}
+
+int qmp_begin(struct qmp *q, const char *command, struct json_object *args, int pass_fd,
+              uint64_t deadline, struct error *err)
+{
+    if (q->n_begun == QMP_BEGUN_MAX) {
+        (void)json_object_put(args);
+        return error_set(err, ENOBUFS, "QMP: %s: %u commands wait for an answer", command,
+                         QMP_BEGUN_MAX);
+    }
+    if (send_command(q, command, args, pass_fd, deadline, err) < 0)
+        return -1;
+    struct begun *b = &q->begun[q->n_begun++];
+    b->id = q->last_id;
+    (void)snprintf(b->command, sizeof(b->command), "%s", command);
+    return 0;
+}
+
+int qmp_execute(struct qmp *q, const char *command, struct json_object *args, int pass_fd,
+                uint64_t deadline, struct json_object **ret_value, struct error *err)
+{
+    if (send_command(q, command, args, pass_fd, deadline, err) < 0)
+        return -1;
     for (;;) {
         cleanup_json struct json_object *msg = next_message(q, deadline, err);
         if (!msg)

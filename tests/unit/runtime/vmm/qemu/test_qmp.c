@@ -102,7 +102,8 @@ static void end(struct session *s)
         (void)close(s->server.got_fd);
 }
 
-static const char *const greets[] = {"{\"return\": {}, \"id\": %d}\n", NULL};
+static const char *const greets[] = {"{\"return\": {}, \"id\": %d}\n",
+                                     "{\"return\": {}, \"id\": %d}\n", NULL};
 
 UNIT_TEST(greets_byte_by_byte)
 {
@@ -112,6 +113,61 @@ UNIT_TEST(greets_byte_by_byte)
     begin(&s, GREETING, greets, true, true);
     ck_assert_int_eq(qmp_greet(s.q, vmm_now() + 60 * SECOND, version, sizeof(version), &s.err), 0);
     ck_assert_str_eq(version, "7.2.22");
+    ck_assert_int_eq(qmp_execute(s.q, "x", NULL, -1, vmm_now() + 60 * SECOND, NULL, &s.err), 0);
+    end(&s);
+}
+END_TEST
+
+/* Begun commands are answered while another is waited for; the first that failed fails that one. */
+UNIT_TEST(begun_commands)
+{
+    static const char *const answers[] = {
+        "{\"return\": {}, \"id\": %d}\n",
+        "",
+        "{\"return\": {}, \"id\": 2}\n{\"return\": {\"a\": 5}, \"id\": %d}\n",
+        "{\"error\": {\"desc\": \"no such thing\"}, \"id\": %d}\n",
+        "{\"event\": \"STOP\"}\n{\"return\": {\"late\": 1}, \"id\": %d}\n",
+        "{\"return\": {\"b\": 6}, \"id\": %d}\n",
+        NULL};
+    struct session s;
+    char version[32];
+    struct json_object *value = NULL;
+    uint64_t deadline = vmm_now() + 60 * SECOND;
+
+    begin(&s, GREETING, answers, true, false);
+    ck_assert_int_eq(qmp_greet(s.q, deadline, version, sizeof(version), &s.err), 0);
+    ck_assert_int_eq(qmp_begin(s.q, "one", NULL, -1, deadline, &s.err), 0);
+    ck_assert_int_eq(qmp_execute(s.q, "two", NULL, -1, deadline, &value, &s.err), 0);
+    ck_assert_str_eq(json_object_to_json_string(value), "{ \"a\": 5 }");
+    json_object_put(value);
+    ck_assert_int_eq(qmp_begin(s.q, "three", NULL, -1, deadline, &s.err), 0);
+    ck_assert_int_eq(qmp_execute(s.q, "four", NULL, -1, deadline, &value, &s.err), -1);
+    ck_assert_int_eq(s.err.code, EREMOTEIO);
+    ck_assert_str_eq(s.err.text, "four: QMP: three: no such thing");
+    ck_assert_int_eq(qmp_execute(s.q, "five", NULL, -1, deadline, &value, &s.err), 0);
+    ck_assert_str_eq(json_object_to_json_string(value), "{ \"b\": 6 }");
+    json_object_put(value);
+    ck_assert_int_eq(qmp_wait_event(s.q, "STOP", deadline, NULL, &s.err), 0);
+    end(&s);
+}
+END_TEST
+
+/* Whoever waits for an event hears of the failure too; more than a few are not begun. */
+UNIT_TEST(begun_and_failed)
+{
+    static const char *const answers[] = {
+        "", "", "", "{\"error\": {\"desc\": \"out of it\"}, \"id\": 1}\n", NULL};
+    struct session s;
+    uint64_t deadline = vmm_now() + 60 * SECOND;
+
+    begin(&s, "", answers, true, false);
+    for (unsigned i = 0; i < QMP_BEGUN_MAX; i++)
+        ck_assert_int_eq(qmp_begin(s.q, i ? "more" : "first", NULL, -1, deadline, &s.err), 0);
+    ck_assert_int_eq(qmp_begin(s.q, "more", NULL, -1, deadline, &s.err), -1);
+    ck_assert_int_eq(s.err.code, ENOBUFS);
+    ck_assert_int_eq(qmp_wait_event(s.q, "X", deadline, NULL, &s.err), -1);
+    ck_assert_int_eq(s.err.code, EREMOTEIO);
+    ck_assert_str_eq(s.err.text, "event X: QMP: first: out of it");
     end(&s);
 }
 END_TEST

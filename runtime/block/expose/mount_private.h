@@ -33,6 +33,8 @@ struct mount {
     unsigned read_ahead_kib;
     dev_t dev; /* of the mount; 0 = not known yet */
     int stop_fd;
+    pthread_t watcher_starter; /* joined before the two below are looked at */
+    bool has_watcher_starter;
     pid_t watcher; /* 0 = none */
     int watcher_fd;
     atomic_bool stopping;
@@ -57,7 +59,7 @@ bool mount_wait_file(struct mount *m, size_t n);
 /* Detaches and ends without flushing. */
 int mount_end(struct mount *m, struct error *err);
 
-/* See watcher.c. */
+/* See watcher.c. Returns 0; a watcher that cannot be started is a warning in the log. */
 int watcher_start(struct mount *m, struct error *err);
 void watcher_end(struct mount *m);
 

@@ -7,7 +7,8 @@
  * the mount. So we wait ourselves: a shell in a session of its own reads from a pipe whose other
  * end only this process holds; when that ends, it asks the mount, which answers when it is alive or
  * finally dead, and detaches a dead one. PDEATHSIG would be wrong here: it is to live longer than
- * we do.
+ * we do. To start a process takes some two milliseconds, which a thread spends beside us: a machine
+ * that resumes does not wait for them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@ static const char script[] = "dead() { ! ls -- \"$1\" >/dev/null 2>&1; }; read -
                              "dead \"$1\" && ! fusermount3 -u -z -q -- \"$1\" && "
                              "dead \"$1\" && umount -l -- \"$1\"";
 
-int watcher_start(struct mount *m, struct error *err)
+static int spawn_watcher(struct mount *m, struct error *err)
 {
     extern char **environ;
     posix_spawn_file_actions_t actions;
@@ -68,8 +69,32 @@ int watcher_start(struct mount *m, struct error *err)
     return 0;
 }
 
+static void *start(void *opaque)
+{
+    struct mount *m = opaque;
+    struct error err = ERROR_INIT;
+
+    if (spawn_watcher(m, &err) < 0)
+        log_warn(context_log(m->ctx), "The mount will stay if this process is killed, ignoring",
+                 log_str("error", err.text));
+    return NULL;
+}
+
+int watcher_start(struct mount *m, struct error *err)
+{
+    int rc = pthread_create(&m->watcher_starter, NULL, start, m);
+
+    if (rc != 0)
+        return error_num(err, rc, "mount %s: start a thread", m->path);
+    m->has_watcher_starter = true;
+    return 0;
+}
+
 void watcher_end(struct mount *m)
 {
+    if (m->has_watcher_starter)
+        (void)pthread_join(m->watcher_starter, NULL);
+    m->has_watcher_starter = false;
     if (m->watcher <= 0)
         return;
     /* Killed first: it must not detach what someone else mounts on the folder after us. */

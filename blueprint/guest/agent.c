@@ -76,7 +76,7 @@ static void link_down(struct agent *a, const char *why)
     const uint64_t now = dial_now();
 
     if (a->state == LINK_UP) {
-        log_info(log_of(a), "Lost the host", log_str("why", why));
+        log_debug(log_of(a), "Lost the host", log_str("why", why));
         a->lost_at = now;
         a->attempt = first_attempt(a);
         if (a->heard || now - a->up_at >= STEADY)
@@ -104,7 +104,7 @@ static void link_up(struct agent *a)
     a->deadline = a->up_at + HEARTBEAT;
     a->out_len = 0;
     rpc_reader_init(&a->reader);
-    log_info(log_of(a), "Connected to the host");
+    log_debug(log_of(a), "Connected to the host");
 }
 
 static void call_host(struct agent *a)
@@ -201,11 +201,21 @@ static void serve(struct agent *a, const struct rpc_message *m)
         answer(a, m->call, err.text);
         return;
     }
-    log_info(log_of(a), suspend ? "Before suspend" : "After resume");
-    if (resume)
-        resume_apply(m->has_resume ? &m->resume : NULL, a->opt->dry_resume, log_of(a));
+    if (suspend) {
+        log_info(log_of(a), "Before suspend");
+    } else {
+        struct resume_done done;
+        resume_apply(m->has_resume ? &m->resume : NULL, a->opt->dry_resume, &done, log_of(a));
+        /* The answer first: the host counts the time until then, and so does whoever waits for the
+         * machine. A command of the user's comes when all is as it should be. */
+        if (is_blank(command))
+            answer(a, m->call, "");
+        log_info(log_of(a), "After resume");
+        resume_finish(&done, a->opt->dry_resume, log_of(a));
+    }
     if (is_blank(command)) {
-        answer(a, m->call, "");
+        if (suspend)
+            answer(a, m->call, "");
         return;
     }
     struct job *job = find_job(a);

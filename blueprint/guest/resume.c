@@ -71,7 +71,8 @@ static bool time_from_rtc(struct true_time *t)
     return t->ns > 0;
 }
 
-static void set_clock(const struct rpc_resume *told, bool dry, const struct log *log)
+static void set_clock(const struct rpc_resume *told, bool dry, struct resume_done *ret,
+                      const struct log *log)
 {
     struct true_time t;
     struct timespec now;
@@ -91,8 +92,9 @@ static void set_clock(const struct rpc_resume *told, bool dry, const struct log 
         log_warn(log, "Cannot set the clock, ignoring", log_str("error", strerror(errno)));
         return;
     }
-    log_info(log, dry ? "Would set the clock" : "Set the clock", log_str("from", t.source),
-             log_int("ms", off / (SECOND / 1000)));
+    ret->clock_set = true;
+    ret->clock_source = t.source;
+    ret->clock_ms = off / (SECOND / 1000);
 }
 
 /* Bytes of the machine's own generator. It may not be there, and must not hold us up. */
@@ -106,20 +108,20 @@ static size_t read_hwrng(uint8_t *buf, size_t size)
 
 /* RNDADDENTROPY mixes bytes in and counts them as unknown to others, RNDRESEEDCRNG makes the next
  * output depend on them at once (random(4)). */
-static void reseed(const struct rpc_resume *told, bool dry, const struct log *log)
+static void reseed(const struct rpc_resume *told, bool dry, struct resume_done *ret,
+                   const struct log *log)
 {
     struct {
         struct rand_pool_info info;
         union {
-            uint8_t bytes[3 * RPC_ENTROPY_SIZE];
+            uint8_t bytes[2 * RPC_ENTROPY_SIZE];
             struct timespec clocks[2]; /* no entropy, but other than in the other copies */
         };
     } pool;
     size_t n = sizeof(pool.clocks), counted = 0;
 
     if (dry) {
-        log_info(log, "Would reseed the random pool",
-                 log_uint("bytes", told && told->has_entropy ? RPC_ENTROPY_SIZE : 0));
+        ret->entropy = told && told->has_entropy ? RPC_ENTROPY_SIZE : 0;
         return;
     }
     memset(&pool, 0, sizeof(pool));
@@ -130,21 +132,22 @@ static void reseed(const struct rpc_resume *told, bool dry, const struct log *lo
         n += RPC_ENTROPY_SIZE;
         counted += RPC_ENTROPY_SIZE;
     }
-    size_t hw = read_hwrng(pool.bytes + n, sizeof(pool.bytes) - n < RPC_ENTROPY_SIZE
-                                               ? sizeof(pool.bytes) - n
-                                               : RPC_ENTROPY_SIZE);
-    n += hw;
-    counted += hw;
+    if (!counted) {
+        size_t hw = read_hwrng(pool.bytes + n, RPC_ENTROPY_SIZE);
+        n += hw;
+        counted += hw;
+    }
     pool.info.entropy_count = (int)(8 * counted);
     pool.info.buf_size = (int)((n + 3) & ~(size_t)3);
     cleanup_close int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
         log_warn(log, "Cannot reseed the random pool, ignoring", log_str("error", strerror(errno)));
     else if (counted)
-        log_info(log, "Reseeded the random pool", log_uint("bytes", counted));
+        ret->reseeded = true;
     else
         log_warn(log, "No source of entropy, copies of this machine may draw the same random "
                       "numbers, ignoring");
+    ret->entropy = counted;
     explicit_bzero(&pool, sizeof(pool));
 }
 
@@ -164,9 +167,21 @@ static void announce(bool dry, const struct log *log)
         log_debug(log, "Announced the addresses", log_uint("count", count));
 }
 
-void resume_apply(const struct rpc_resume *told, bool dry, const struct log *log)
+void resume_apply(const struct rpc_resume *told, bool dry, struct resume_done *ret,
+                  const struct log *log)
+{
+    *ret = (struct resume_done){0};
+    set_clock(told, dry, ret, log);
+    reseed(told, dry, ret, log);
+}
+
+void resume_finish(const struct resume_done *done, bool dry, const struct log *log)
 {
     announce(dry, log);
-    set_clock(told, dry, log);
-    reseed(told, dry, log);
+    if (done->clock_set)
+        log_info(log, dry ? "Would set the clock" : "Set the clock",
+                 log_str("from", done->clock_source), log_int("ms", done->clock_ms));
+    if (done->reseeded || dry)
+        log_info(log, dry ? "Would reseed the random pool" : "Reseeded the random pool",
+                 log_uint("bytes", done->entropy));
 }

@@ -21,7 +21,21 @@
 #include "runtime/base/log.h"
 #include "runtime/wire/rpc.h"
 
-/* told: NULL when the host told nothing. dry: only log what would be done, for tests on a host. */
-void resume_apply(const struct rpc_resume *told, bool dry, const struct log *log);
+/* What was done, to be told later: to log a line takes a guest in emulation as long as the rest. */
+struct resume_done {
+    bool clock_set;
+    const char *clock_source;
+    int64_t clock_ms; /* how far it was moved, milliseconds */
+    size_t entropy;   /* bytes that went into the random pool and are unknown to others */
+    bool reseeded;    /* false: a warning said why */
+};
+
+/* Clock and randomness, which the host waits for. told: NULL when the host told nothing. dry: do
+ * nothing, for tests on a host. Warnings are logged at once. */
+void resume_apply(const struct rpc_resume *told, bool dry, struct resume_done *ret,
+                  const struct log *log);
+
+/* Afterwards: logs what was done, and announces the addresses. dry: as above. */
+void resume_finish(const struct resume_done *done, bool dry, const struct log *log);
 
 #endif

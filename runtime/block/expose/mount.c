@@ -184,11 +184,13 @@ static void join_workers(struct mount *m)
 /* ---- start ---- */
 
 /* The kernel gives a FUSE mount 1 % of the dirty limit and 128 KiB of read-ahead. A guest's memory
- * needs the whole limit: measured, a guest that writes memory runs 40 % slower without.
+ * needs the whole limit: measured, a guest that writes memory runs 40 % slower without. What cannot
+ * be set does not keep us from the rest: strict_limit is of Linux 6.2, and Debian 12 has 6.1.
  * Documentation/ABI/testing/sysfs-class-bdi. */
 static void lift_limits(const struct mount *m)
 {
-    char path[128], read_ahead[16];
+    char path[128], first[128] = "", read_ahead[16];
+    int why = 0;
     const struct {
         const char *file, *value;
     } limits[] = {{"strict_limit", "0"}, {"max_ratio", "100"}, {"read_ahead_kb", read_ahead}};
@@ -199,14 +201,15 @@ static void lift_limits(const struct mount *m)
         (void)snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/%s", major(m->dev), minor(m->dev),
                        limits[i].file);
         cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
-        if (fd < 0 || write(fd, limits[i].value, strlen(limits[i].value)) < 0) {
-            log_warn(context_log(m->ctx),
-                     "limits of the mount stay low, guest memory is slower,"
-                     " ignoring",
-                     log_str("path", path), log_str("error", strerror(errno)));
-            return;
+        if ((fd < 0 || write(fd, limits[i].value, strlen(limits[i].value)) < 0) && !why) {
+            why = errno;
+            (void)snprintf(first, sizeof(first), "%s", path);
         }
     }
+    if (why)
+        log_warn(context_log(m->ctx),
+                 "limits of the mount stay low, guest memory is slower, ignoring",
+                 log_str("path", first), log_str("error", strerror(why)));
 }
 
 /* Detaches the mount on the folder. As an ordinary user through fusermount3, which may. */

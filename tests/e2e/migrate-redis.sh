@@ -7,6 +7,7 @@
 # fast as it can; both go through the host's forwarded port. What was acknowledged is there afterwards.
 . "$TEST_TOP/tests/lib/functions.sh"
 . "$TEST_TOP/tests/lib/peer.sh"
+. "$TEST_TOP/tests/lib/redis.sh"
 requires_root
 for c in ip unshare qemu-system-x86_64 mmdebstrap; do requires_command $c; done
 requires_file /dev/fuse
@@ -35,27 +36,10 @@ on() { # HOST COMMAND...
     nsenter --net="/run/netns/host$h" "$@"
 }
 # ask HOST COMMAND: redis there, through that host's forwarded port.
-cat >ask.sh <<'E2'
-exec 7<>/dev/tcp/127.0.0.1/6379 || exit 1
-printf '%s\r\n' "$1" >&7
-read -r -t "${2:-20}" answer <&7 || exit 1
-answer=${answer%$'\r'}
-case $answer in \$*) read -r -t 20 answer <&7; answer=${answer%$'\r'} ;; esac
-printf '%s\n' "$answer"
-E2
-# Writes until nobody answers any more; what was acknowledged last is kept.
-cat >write.sh <<'E2'
-exec 7<>/dev/tcp/127.0.0.1/6379 || exit 1
-n=0
-while printf 'SET written:%d value-%d\r\n' $((n + 1)) $((n + 1)) >&7 && read -r -t 30 answer <&7; do
-    [ "${answer%$'\r'}" = +OK ] || break
-    n=$((n + 1))
-    echo $n >acknowledged
-done 2>/dev/null
-E2
+redis_clients
 ask() { on "$1" bash ask.sh "${@:2}" 2>/dev/null; }
 answers() { [ "$(ask "$1" PING)" = +PONG ]; }
-digest() { ask "$1" "EVAL \"local d='' for i=1,$keys do d=redis.sha1hex(d..redis.call('GET','key:'..i)) end return d\" 0" 300; }
+digest() { ask "$1" "$(redis_sum $keys)" 300; }
 host_peer() { # HOST NAME PACKAGE [OPTION...]
     local h=$1 name=$2 package=$3
     shift 3
@@ -71,10 +55,7 @@ ok "a package is made of the blueprint" on 1 drafter-snapshotter --blueprint "$M
 host_peer 1 source package --laddr 10.77.0.1:7000
 ok "it runs on the first host" wait_line 120 source.log 'Listening for'
 ok "redis answers" wait_for 120 answers 1
-# Random values: nothing that compresses or repeats.
-fill="math.randomseed(7) local t={} for i=1,512 do t[i]=string.char(math.random(0,255)) end local r=table.concat(t)
- for i=1,$keys do redis.call('SET','key:'..i,string.rep(redis.sha1hex(i)..r,30)) end return redis.call('DBSIZE')"
-is "256 MiB of keys are set" "$(ask 1 "EVAL \"$(echo "$fill" | tr -d '\n')\" 0" 300)" ":$keys"
+is "256 MiB of keys are set" "$(ask 1 "$(redis_fill $keys)" 300)" ":$keys"
 before=$(digest 1)
 like "they have a checksum" "$before" '^[0-9a-f]{40}$'
 
@@ -92,7 +73,6 @@ is "the source has let go" "$peer_status" 0
 written=$(cat acknowledged)
 diag "$written writes acknowledged one by one; $(grep -a 'Finished all' source.log | sed 's/.*migrations//')"
 ok "redis answers on the second host" wait_for 120 answers 2
-is "every acknowledged write is there" \
-    "$(ask 2 "EVAL \"for i=1,$written do if redis.call('GET','written:'..i)~='value-'..i then return i end end return 'all'\" 0" 120)" all
+is "every acknowledged write is there" "$(ask 2 "$(redis_wrote "$written")" 120)" all
 is "and every key" "$(digest 2)" "$before"
 ok "it is suspended there" peer_stop target

@@ -4,6 +4,8 @@
  *     vsock_stream serve ADDRESS           echo whatever comes, on any number of connections
  *     vsock_stream echo ADDRESS N BYTES    N connections at once: send BYTES each, end the sending
  *                                          side, and demand the same bytes back and then the end
+ *     vsock_stream exchange ADDRESS N BYTES    the same without ending a side: Firecracker's device
+ *                                          does not pass that on, and whoever waits for it hangs
  *     vsock_stream send ADDRESS BYTES      one connection: send BYTES, end, wait for the peer's ok
  *     vsock_stream sink ADDRESS BYTES      accept one connection and demand those BYTES and the
  *                                          end; answer "ok"
@@ -206,7 +208,7 @@ static int serve(const char *address)
     }
 }
 
-static int echo(const char *address, int n, uint64_t bytes)
+static int echo(const char *address, int n, uint64_t bytes, int half_close)
 {
     struct pollfd *p = calloc((size_t)n, sizeof(*p));
     struct {
@@ -235,7 +237,7 @@ static int echo(const char *address, int n, uint64_t bytes)
                     die("send");
                 c[i].sent += w > 0 ? (uint64_t)w : 0;
                 if (c[i].sent == bytes) {
-                    if (shutdown(p[i].fd, SHUT_WR) < 0)
+                    if (half_close && shutdown(p[i].fd, SHUT_WR) < 0)
                         die("shutdown");
                     c[i].shut = 1;
                     p[i].events = POLLIN;
@@ -263,6 +265,11 @@ static int echo(const char *address, int n, uint64_t bytes)
                     left--;
                 }
                 c[i].got += r > 0 ? (uint64_t)r : 0;
+                if (!half_close && r > 0 && c[i].got == bytes) {
+                    close(p[i].fd);
+                    p[i].fd = -1;
+                    left--;
+                }
             }
         }
     }
@@ -404,8 +411,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (argc == 3 && strcmp(what, "serve") == 0)
         return serve(argv[2]);
-    if (argc == 5 && strcmp(what, "echo") == 0)
-        return echo(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10));
+    if (argc == 5 && (strcmp(what, "echo") == 0 || strcmp(what, "exchange") == 0))
+        return echo(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10), what[1] == 'c');
     if (argc == 4 && strcmp(what, "send") == 0)
         return send_bytes(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 4 && (strcmp(what, "sink") == 0 || strcmp(what, "take") == 0))

@@ -6,7 +6,8 @@
 #   peer_stop NAME                SIGTERM; its exit status in $peer_status
 #   peer_wait NAME                the same without the signal
 #
-# The hypervisor is QEMU in emulation: these tests run anywhere.
+# The hypervisor is QEMU in emulation: these tests run anywhere. $peer_hypervisor makes it another.
+peer_hypervisor=(--hypervisor qemu --accel tcg)
 
 peer_start() { # NAME [OPTION...]
     local name=$1
@@ -14,7 +15,7 @@ peer_start() { # NAME [OPTION...]
     rm -f "$name.in" "$name.log"
     mkfifo "$name.in"
     : >"$name.log"
-    drafter-peer --overlay-dir "$name" --chroot-base-dir vms --hypervisor qemu --accel tcg --enable-input \
+    drafter-peer --overlay-dir "$name" --chroot-base-dir vms "${peer_hypervisor[@]}" --enable-input \
         ${peer_from---package package} "$@" <>"$name.in" >>"$name.out" 2>"$name.log" &
     eval "peer_$name=$!"
     cleanup kill -9 $!
@@ -35,7 +36,7 @@ peer_up() { wait_line "${2:-60}" "$1.log" 'Resumed VM|Booted VM'; }
 peer_type() { echo "$2" >"$1.in"; }
 
 # Guest processes of a peer: its VMM.
-peer_vmm() { ps -o pid=,comm= --ppid "$(peer_pid "$1")" | sed -n 's/^ *\([0-9]*\) qemu.*/\1/p'; }
+peer_vmm() { sed -n "s/^\([0-9]*\) (\(qemu\|firecracker\)[^)]*) [A-Z] $(peer_pid "$1") .*/\1/p" /proc/[0-9]*/stat 2>/dev/null; }
 
 # testguest_devices DIR: the device list of a package of the freestanding guest.
 testguest_devices() {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* device.c - devices as a manifest lists them: names, files, sizes, digests
  *
- * A blueprint's manifest and a package's config (runtime/snapshot/package.h) share this part. All of
- * it is untrusted: names are checked against their alphabets before they reach openat(2), which is
- * told not to follow symlinks, and sizes are compared with the files before anyone maps them.
+ * A blueprint's manifest and a package's config (runtime/snapshot/package.h) share this part. All
+ * of it is untrusted: names are checked against their alphabets before they reach openat(2), which
+ * is told not to follow symlinks, and sizes are compared with the files before anyone maps them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -182,8 +182,7 @@ int blueprint_device_format(struct json_object *list, const struct blueprint_dev
         return -1;
     digest_hex(dev->sha256, hex);
     if (json_add(obj, "name", json_object_new_string(dev->name), err) < 0 ||
-        (role &&
-         json_add(obj, "role", json_object_new_string(role_names[dev->role]), err) < 0) ||
+        (role && json_add(obj, "role", json_object_new_string(role_names[dev->role]), err) < 0) ||
         json_add(obj, "file", json_object_new_string(dev->file), err) < 0 ||
         json_add(obj, "size", json_object_new_uint64(dev->size), err) < 0 ||
         (dev->has_digest && json_add(obj, "sha256", json_object_new_string(hex), err) < 0))

@@ -69,11 +69,14 @@ static int check_record(struct peer *p, struct error *err)
     }
     if (state == MIGRATE_RECORD_NONE)
         return 0;
+    const bool moved = state == MIGRATE_RECORD_MOVED;
+    if (moved && p->o->fresh) /* what it left behind goes, and another one begins */
+        return 0;
     return error_set(err, ESTALE,
                      "this machine %s %s (%s): it must not run twice; if it does not run there, "
-                     "start with --take-back",
-                     state == MIGRATE_RECORD_MOVED ? "was moved to" : "was being moved to", where,
-                     p->plan->record);
+                     "start with --take-back%s",
+                     moved ? "was moved to" : "was being moved to", where, p->plan->record,
+                     moved ? "; --fresh drops what it left here and starts another" : "");
 }
 
 /* With the devices locked the mark is nobody else's. */
@@ -190,7 +193,8 @@ int peer_open(struct peer *p, struct error *err)
 {
     if (check_record(p, err) < 0)
         return -1;
-    if (p->o->fresh && plan_start_over(p->plan, err) < 0)
+    if (p->o->fresh &&
+        (plan_start_over(p->plan, err) < 0 || migrate_take_back(p->plan->record, err) < 0))
         return -1;
     if (p->o->fresh && p->plan->bp) {
         package_free(p->plan->pkg);

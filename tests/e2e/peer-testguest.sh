@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 45
+plan 48
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -80,6 +80,10 @@ is "the source ends when the machine is gone" "$peer_status" 0
 like "what both have does not travel" "$(grep Finished a.log)" 'pages_base=[1-9]'
 ok "the machine runs on the target, its memory intact" guest_verify t1
 fails "the source does not run it again" 1 'was moved to.*--take-back' drafter-peer --package package --overlay-dir a --chroot-base-dir vms
+peer_start a --fresh
+ok "but another one, asked to" peer_up a
+ok "which is as the package is" guest_verify a
+ok "and is suspended" peer_stop a
 peer_from='--package arrived' peer_start t2 --raddr unix:t1.sock
 wait_line 120 t2.log 'Completed all device migrations'
 ok "and on the next, which had nothing" guest_verify t2

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_library.c - libdrafter without a hypervisor: machines that are only devices move, are called off and told of;
- * registry and terminate on device lists; option structs, old and wrong */
+/* test_library.c - libdrafter without a hypervisor: machines that are only devices move, are called
+ * off and told of; registry and terminate on device lists; option structs, old and wrong */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -302,8 +302,9 @@ UNIT_TEST(registry_and_terminate_on_device_lists)
     struct drafter *d = drafter_new(NULL, &err);
     ck_assert_ptr_nonnull(d);
     o.raddr = "unix:r.sock";
-    o.devices = "[{\"name\":\"memory\",\"output\":\"taken/m\"},{\"name\":\"state\",\"output\":\"taken/s\"},"
-                "{\"name\":\"config\",\"output\":\"taken/c\"}]";
+    o.devices =
+        "[{\"name\":\"memory\",\"output\":\"taken/m\"},{\"name\":\"state\",\"output\":\"taken/s\"},"
+        "{\"name\":\"config\",\"output\":\"taken/c\"}]";
     o.status_fd = taken.write_fd;
     o.trace = "t.trace";
     ck_assert_msg(drafter_terminate(d, &o, &err) == 0, "%s", err.text);

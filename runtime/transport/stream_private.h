@@ -7,8 +7,11 @@
 #error "private to runtime/transport"
 #endif
 
+#include <netdb.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "runtime/transport/transport.h"
 
@@ -63,6 +66,20 @@ struct stream {
 /* Takes the descriptors in every case. rfd == wfd for a socket. Returns NULL on failure. */
 struct stream *stream_new(int rfd, int wfd, const char *peer, struct error *err);
 
+/* The same of descriptors that we inherited: duplicated, so that a stream owns what it closes. */
+struct stream *transport_take_fds(int in, int out, const char *what, struct error *err);
+
+/* What connecting and listening share. The caller frees *ret: freeaddrinfo(). */
+int transport_resolve(const struct address *a, bool listening, struct addrinfo **ret,
+                      struct error *err);
+DEFINE_CLEANUP(cleanup_addrinfo_p, struct addrinfo *, freeaddrinfo)
+#define cleanup_addrinfo CLEANUP(cleanup_addrinfo_p)
+/* "192.0.2.7:1337" or "[2001:db8::1]:1337". */
+void transport_show(const struct sockaddr *sa, socklen_t len, char *buf, size_t size);
+/* Small messages must leave at once; a peer that vanished must be noticed by the kernel too. */
+void transport_tune_tcp(int fd);
+void transport_fill_unix(struct sockaddr_un *sa, const char *path);
+
 uint64_t transport_now_ns(void);
 
 /* Waits for events on fd, cancellation, or (wake >= 0) a shutdown, until deadline_ns (0 = for
@@ -79,9 +96,16 @@ void tls_config_free(struct tls_config *config);
 /* Why TLS failed last, for people; NULL = it did not. Any thread. */
 const char *tls_reason(const struct stream *s);
 
-/* Puts TLS on a fresh TCP stream and shakes hands. host: the name to check (client), NULL for a
- * server. Returns 0; on failure the stream is of no further use. */
-int tls_start(struct stream *s, struct tls_config *config, const char *host, uint64_t deadline_ns,
-              const struct context *ctx, struct error *err);
+/* Puts TLS on a fresh TCP stream, which is to shake hands then. host: the name to check (client),
+ * NULL for a server. Returns 0; on failure the stream is of no further use. */
+int tls_open(struct stream *s, struct tls_config *config, const char *host, struct error *err);
+
+/* Goes on with the handshake, without waiting. Returns 0 when it is done, 1 when *ret_want (poll
+ * events) must come first, -1 when the stream is of no further use. */
+int tls_step(struct stream *s, bool server, short *ret_want, struct error *err);
+
+/* Shakes hands as a client. Returns 0. */
+int tls_handshake(struct stream *s, uint64_t deadline_ns, const struct context *ctx,
+                  struct error *err);
 
 #endif

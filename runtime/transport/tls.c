@@ -205,39 +205,43 @@ static const struct stream_ops tls_ops = {
     .destroy = tls_destroy,
 };
 
-static int handshake(struct stream *s, bool server, uint64_t deadline_ns, const struct context *ctx,
-                     struct error *err)
+int tls_step(struct stream *s, bool server, short *ret_want, struct error *err)
 {
-    for (;;) {
-        short want = 0;
-        errno = 0;
-        int rc = server ? SSL_accept(s->tls->ssl) : SSL_connect(s->tls->ssl);
-        if (rc == 1)
-            return 0;
-        int kind = SSL_get_error(s->tls->ssl, rc);
-        if (kind == SSL_ERROR_WANT_READ)
-            want = POLLIN;
-        else if (kind == SSL_ERROR_WANT_WRITE)
-            want = POLLOUT;
-        else {
-            char what[512];
-            long verdict = SSL_get_verify_result(s->tls->ssl);
-            (void)snprintf(what, sizeof(what), "%s: TLS handshake%s%s", s->peer,
-                           verdict == X509_V_OK ? "" : ": ",
-                           verdict == X509_V_OK ? "" : X509_verify_cert_error_string(verdict));
-            if (kind == SSL_ERROR_SYSCALL && !ERR_peek_error()) {
-                ERR_clear_error();
-                return error_set(err, EPROTO, "%s: the other side closed the connection", what);
-            }
-            return tls_error(err, EPROTO, what);
-        }
-        if (transport_wait(s->rfd, want, s->wake, deadline_ns, ctx, s->peer, err) < 0)
-            return error_wrap(err, "TLS handshake");
+    char what[512];
+
+    errno = 0;
+    int rc = server ? SSL_accept(s->tls->ssl) : SSL_connect(s->tls->ssl);
+    if (rc == 1)
+        return 0;
+    int kind = SSL_get_error(s->tls->ssl, rc);
+    if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) {
+        *ret_want = kind == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+        return 1;
     }
+    long verdict = SSL_get_verify_result(s->tls->ssl);
+    (void)snprintf(what, sizeof(what), "%s: TLS handshake%s%s", s->peer,
+                   verdict == X509_V_OK ? "" : ": ",
+                   verdict == X509_V_OK ? "" : X509_verify_cert_error_string(verdict));
+    if (kind == SSL_ERROR_SYSCALL && !ERR_peek_error()) {
+        ERR_clear_error();
+        return error_set(err, EPROTO, "%s: the other side closed the connection", what);
+    }
+    return tls_error(err, EPROTO, what);
 }
 
-int tls_start(struct stream *s, struct tls_config *config, const char *host, uint64_t deadline_ns,
-              const struct context *ctx, struct error *err)
+int tls_handshake(struct stream *s, uint64_t deadline_ns, const struct context *ctx,
+                  struct error *err)
+{
+    short want = 0;
+    int rc;
+
+    while ((rc = tls_step(s, false, &want, err)) > 0)
+        if (transport_wait(s->rfd, want, s->wake, deadline_ns, ctx, s->peer, err) < 0)
+            return error_wrap(err, "TLS handshake");
+    return rc;
+}
+
+int tls_open(struct stream *s, struct tls_config *config, const char *host, struct error *err)
 {
     struct tls *tls = calloc(1, sizeof(*tls));
 
@@ -251,17 +255,14 @@ int tls_start(struct stream *s, struct tls_config *config, const char *host, uin
     }
     (void)pthread_mutex_init(&tls->lock, NULL);
     s->tls = tls;
+    s->ops = &tls_ops;
     if (host) {
         /* An address literal is checked against the certificate's IP names, others against DNS. */
         X509_VERIFY_PARAM *param = SSL_get0_param(tls->ssl);
         if (X509_VERIFY_PARAM_set1_ip_asc(param, host) != 1 &&
-            (SSL_set1_host(tls->ssl, host) != 1 || SSL_set_tlsext_host_name(tls->ssl, host) != 1)) {
-            s->ops = &tls_ops;
+            (SSL_set1_host(tls->ssl, host) != 1 || SSL_set_tlsext_host_name(tls->ssl, host) != 1))
             return tls_error(err, EIO, "TLS: set the host's name");
-        }
         ERR_clear_error();
     }
-    int rc = handshake(s, !host, deadline_ns, ctx, err);
-    s->ops = &tls_ops;
-    return rc;
+    return 0;
 }

@@ -33,13 +33,18 @@
 struct stream;
 struct listener;
 
+/* What who accepts a stream may put back at its front: stream_unread(). */
+#define STREAM_UNREAD_MAX 64
+
 /* Zero is the default for all. Strings are only read during the call they are handed to. */
 struct transport_options {
     const char *tls_cert;        /* our certificate chain, a PEM file */
     const char *tls_key;         /* its private key, a PEM file */
     const char *tls_ca;          /* who may sign the other side's certificate, a PEM file */
     bool tls_anonymous_clients;  /* listener: take clients that show no certificate */
-    uint64_t connect_timeout_ns; /* for the connection and the TLS handshake; 0 = 10 s */
+    uint64_t connect_timeout_ns; /* for the connection, the TLS handshake and the hello; 0 = 10 s */
+    size_t hello; /* listener: a client is handed out when it has said so many bytes, which are the
+                     first to be read; at most STREAM_UNREAD_MAX. fd: and stdio: at once */
 };
 
 /* Checks an address without using it. listening: for listener_open(). Returns 0. */
@@ -56,8 +61,9 @@ struct listener *listener_open(const char *address, const struct transport_optio
                                struct error *err);
 /* The address with the port that was chosen where 0 was asked for. Owned by the listener. */
 const char *listener_address(const struct listener *listener);
-/* Waits for a client, at most timeout_ns (0 = no limit; ETIMEDOUT). A client that fails its TLS
- * handshake is dropped with a warning in the log and the wait goes on. NULL on failure. */
+/* Waits for a client, at most timeout_ns (0 = no limit; ETIMEDOUT). One that fails its TLS
+ * handshake or does not say hello in time is dropped with a warning in the log and the wait goes
+ * on; until then others are handed out before it. One thread at a time. NULL on failure. */
 struct stream *listener_accept(struct listener *listener, uint64_t timeout_ns,
                                const struct context *ctx, struct error *err);
 void listener_close(struct listener *listener); /* removes a UNIX socket's path; NULL is fine */
@@ -74,7 +80,6 @@ ssize_t stream_read_some(struct stream *stream, void *buf, size_t len, uint64_t 
 /* Puts bytes that were read back in front of what is read next, so that who accepts a stream can
  * look at its first words before it says whose it is. Once, before other threads read; at most
  * STREAM_UNREAD_MAX bytes. */
-#define STREAM_UNREAD_MAX 64
 void stream_unread(struct stream *stream, const void *buf, size_t len);
 
 /* Writes all of the vector; its elements are changed on the way. One writer at a time: the caller's

@@ -2,10 +2,12 @@
 /* test_transport.c - all carriers move bytes alike, end alike and refuse alike; threads: yes */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -81,7 +83,7 @@ static void *echo(void *opaque)
 {
     struct peer *p = opaque;
     static _Thread_local char buf[65536];
-    struct stream *s = listener_accept(p->listener, 10 * SECOND, p->ctx, &p->err);
+    struct stream *s = listener_accept(p->listener, 60 * SECOND, p->ctx, &p->err);
 
     p->rc = -1;
     if (!s)
@@ -310,6 +312,105 @@ UNIT_TEST(tls_takes_anonymous_clients_when_told)
     stream_close(s);
     pthread_join(thread, NULL);
     listener_close(l);
+}
+END_TEST
+
+/* ---- clients that say nothing ---- */
+
+/* A socket that connects to the listener and says nothing. */
+static int silent_client(const struct listener *l)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_addr = {htonl(INADDR_LOOPBACK)},
+                             .sin_port =
+                                 htons((uint16_t)atoi(strrchr(listener_address(l), ':') + 1))};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    return fd;
+}
+
+/* One that speaks is served, however many have come before it and said nothing, long before these
+ * have had their time. */
+static void served_beside_silent(const char *at, const struct transport_options *opt, int silent)
+{
+    struct error err = ERROR_INIT;
+    struct transport_options patient = *opt;
+    struct peer p = {0};
+    pthread_t thread;
+    int fds[80];
+    char buf[12] = "";
+
+    patient.connect_timeout_ns = 600 * SECOND;
+    struct listener *l = listener_open(at, &patient, &err);
+    ck_assert_msg(l, "%s", err.text);
+    p.listener = l;
+    ck_assert_int_eq(pthread_create(&thread, NULL, echo, &p), 0);
+    for (int i = 0; i < silent; i++)
+        fds[i] = silent_client(l);
+    struct stream *s = stream_connect(listener_address(l), opt, NULL, &err);
+    ck_assert_msg(s, "%s", err.text);
+    struct iovec iov = {(void *)"hello, world", 12};
+    ck_assert_int_eq(stream_write(s, &iov, 1, SECOND, NULL, &err), 0);
+    ck_assert_msg(stream_read(s, buf, 12, 60 * SECOND, NULL, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(memcmp(buf, "hello, world", 12), 0);
+    stream_close(s);
+    (void)pthread_join(thread, NULL);
+    for (int i = 0; i < silent; i++)
+        (void)close(fds[i]);
+    listener_close(l);
+}
+
+UNIT_TEST(silent_clients_hold_nobody_up)
+{
+    struct transport_options hello = {.hello = 12};
+
+    make_cert("ca", NULL);
+    make_cert("host", "ca");
+    served_beside_silent("127.0.0.1:0", &hello, 3);
+    served_beside_silent("tls:127.0.0.1:0", &tls_both, 3);
+    struct transport_options both = tls_both;
+    both.hello = 12;
+    served_beside_silent("tls:127.0.0.1:0", &both, 3);
+}
+END_TEST
+
+/* More of them than there are places. */
+UNIT_TEST(nor_does_a_crowd_of_them)
+{
+    struct transport_options hello = {.hello = 12};
+
+    served_beside_silent("127.0.0.1:0", &hello, 75);
+}
+END_TEST
+
+UNIT_TEST(a_silent_client_has_its_time)
+{
+    struct error err = ERROR_INIT;
+    struct transport_options hello = {.hello = 4, .connect_timeout_ns = SECOND / 10};
+    struct cancel cancel;
+    struct context ctx = {.cancel = &cancel};
+    struct listener *l = listener_open("127.0.0.1:0", &hello, &err);
+    struct peer p = {.listener = l, .ctx = &ctx};
+    pthread_t thread;
+    char byte;
+
+    ck_assert_msg(l, "%s", err.text);
+    ck_assert_int_eq(cancel_init(&cancel, &err), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, echo, &p), 0);
+    int silent = silent_client(l), slow = silent_client(l), gone = silent_client(l);
+    ck_assert_int_eq(write(slow, "abc", 3), 3);
+    (void)close(gone);
+    ck_assert_int_eq(read(silent, &byte, 1), 0); /* each is closed by the other side */
+    ck_assert_int_eq(read(slow, &byte, 1), 0);
+    cancel_request(&cancel);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(p.err.code, ECANCELED);
+    (void)close(silent);
+    (void)close(slow);
+    listener_close(l);
+    cancel_destroy(&cancel);
 }
 END_TEST
 

@@ -6,7 +6,7 @@
 struct opts {
     const char *package, *devices, *laddr;
     struct transport_options transport;
-    uint64_t pulls, concurrency, bandwidth, zstd_level, status_fd;
+    uint64_t pulls, concurrency, bandwidth, zstd_level, status_fd, answer_timeout;
     bool no_verify, no_postcopy;
 };
 
@@ -32,6 +32,11 @@ static const struct option options[] = {
     OPTION(struct opts, no_verify, .name = "no-verify", .kind = OPTION_FLAG,
            .help = "Do not compare the package's files with their digests first. Then all of it "
                    "travels, whatever a puller has."),
+    OPTION(struct opts, answer_timeout, .name = "answer-timeout", .kind = OPTION_DURATION,
+           .arg = "TIME", .def = "30m",
+           .help =
+               "Give a puller up that takes nothing and does not say what is due for so long; 0: "
+               "never."),
     SEND_OPTIONS(struct opts, bandwidth, zstd_level),
     TLS_OPTIONS(struct opts, transport),
     TLS_LISTEN_OPTIONS(struct opts, transport),
@@ -56,6 +61,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
         .postcopy_off = o->no_postcopy,
         .zstd_level = (int)o->zstd_level,
         .bandwidth = o->bandwidth,
+        .answer_ns = o->answer_timeout,
         .status_fd = status_fd(o->status_fd),
     };
 

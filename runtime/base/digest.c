@@ -6,6 +6,7 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "runtime/base/io.h"
 
@@ -66,19 +67,28 @@ int digest_of(const void *data, size_t len, uint8_t ret_sum[SHA256_SIZE], struct
 int digest_of_fd(int fd, const char *what, uint8_t ret_sum[SHA256_SIZE], uint64_t *ret_size,
                  struct error *err)
 {
+    return digest_of_fd_watched(fd, what, "hash", NULL, ret_sum, ret_size, err);
+}
+
+int digest_of_fd_watched(int fd, const char *what, const char *phase, const struct context *ctx,
+                         uint8_t ret_sum[SHA256_SIZE], uint64_t *ret_size, struct error *err)
+{
     cleanup_digest struct digest *d = digest_new(err);
     cleanup_free uint8_t *buf = malloc(READ_CHUNK);
     uint64_t size = 0;
+    struct stat st = {0};
 
+    (void)fstat(fd, &st); /* for the progress alone */
     if (!d)
         return -1;
     if (!buf)
         return error_oom(err);
     for (;;) {
         ssize_t n = io_pread(fd, buf, READ_CHUNK, size, what, err);
-        if (n < 0 || digest_update(d, buf, (size_t)n, err) < 0)
+        if (n < 0 || digest_update(d, buf, (size_t)n, err) < 0 || context_check(ctx, err) < 0)
             return -1;
         size += (size_t)n;
+        context_progress(ctx, phase, size, (uint64_t)st.st_size, "bytes");
         if ((size_t)n < READ_CHUNK)
             break;
     }

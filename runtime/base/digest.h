@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "runtime/base/cleanup.h"
+#include "runtime/base/context.h"
 #include "runtime/base/error.h"
 
 #define SHA256_SIZE 32
@@ -27,6 +28,11 @@ int digest_of(const void *data, size_t len, uint8_t ret_sum[SHA256_SIZE], struct
  * position does not matter and does not move. */
 int digest_of_fd(int fd, const char *what, uint8_t ret_sum[SHA256_SIZE], uint64_t *ret_size,
                  struct error *err);
+
+/* The same for a file that may be long: says how far it is ("bytes" of the file's size), and ends
+ * when ctx (may be NULL) is cancelled. */
+int digest_of_fd_watched(int fd, const char *what, const char *phase, const struct context *ctx,
+                         uint8_t ret_sum[SHA256_SIZE], uint64_t *ret_size, struct error *err);
 
 void digest_hex(const uint8_t sum[SHA256_SIZE], char ret_hex[SHA256_HEX_SIZE]);
 

@@ -87,6 +87,7 @@ struct migrate_watch {
 enum migrate_outcome {
     MIGRATE_ROLLED_BACK, /* source: the machine runs here; target: it has nothing */
     MIGRATE_MOVED,       /* the machine is the target's, with all its data */
+    MIGRATE_COPIED,      /* source: it runs here, as before; target: it has a copy that never ran */
     MIGRATE_IN_DOUBT,    /* source: suspended after a commit nobody confirmed; target: it runs the
                             machine but lacks blocks that nobody serves any more */
 };
@@ -114,7 +115,7 @@ struct migrate_device {
     uint32_t block_size;        /* bytes; power of two, WIRE_BLOCK_MIN..WIRE_BLOCK_MAX */
     bool memory;                /* guest memory: flushed before each look */
     bool share_base;            /* offer the base's digest, so that its blocks need not travel */
-    const uint8_t *base_digest; /* SHA-256 of the base (EXTENT_BASE); NULL = as its source says */
+    const uint8_t *base_digest; /* SHA-256 of the base (EXTENT_BASE); NULL = of prove_base() */
     uint32_t max_dirty_blocks, min_cycles, max_cycles;
     uint64_t cycle_throttle_ns;
 };
@@ -158,21 +159,42 @@ struct migrate_send_options {
     uint64_t
         downtime_limit_ns; /* suspended longer than this without READY: resume here; 0 = none */
     uint64_t idle_ns;      /* a peer silent for longer is lost; 0 = 30 s */
+    uint64_t answer_ns; /* a target that takes nothing and does not say what is due (ACCEPT, READY,
+                           RUNNING, DONE) for so long is given up, alive as it may be; 0 = none */
     uint64_t retake_ns; /* after a commit: how long to wait for the target to come back; 0 = 60 s */
     /* Waits for the target to connect anew after a lost link; NULL result = give up. May be NULL.
      */
     struct stream *(*reconnect)(void *opaque, uint64_t timeout_ns, struct error *err);
+    /* Called once for each device with share_base and no base_digest: the SHA-256 of its base. May
+     * take as long as it takes to read it: the target has been greeted and hears that we live.
+     * Returns 1, 0 when the base cannot be shared after all, or -1. NULL: as its source says. */
+    int (*prove_base)(void *opaque, size_t device, uint8_t ret_digest[32], struct error *err);
     void *opaque;
     const struct migrate_watch *watch; /* may be NULL */
 };
 
 /* Moves the machine to whoever is at the other end of the stream, which is owned from here on.
  * Cancelling ctx before the commit rolls back; after it, it ends the wait (IN_DOUBT). ret_result
- * (may be NULL) is filled in every case. Returns 0 with MOVED, else -1: err says why, the outcome
- * where the machine is. */
+ * (may be NULL) is filled in every case. Returns 0 with MOVED or COPIED, else -1: err says why, the
+ * outcome where the machine is. */
 int migrate_send(struct stream *stream, const struct migrate_device *devices, size_t n,
                  const struct migrate_machine *machine, const struct migrate_send_options *options,
                  const struct context *ctx, struct migrate_result *ret_result, struct error *err);
+
+/* ---- who it is that comes ---- */
+
+/* Reads a target's greeting and puts it back, for migrate_send(). ret_session: of the migration
+ * that it takes up again; of a new one: migrate_is_new(). Returns 0, or -1: it is no target of
+ * ours. */
+int migrate_peek(struct stream *stream, const struct context *ctx,
+                 uint8_t ret_session[WIRE_SESSION_SIZE], struct error *err);
+bool migrate_is_new(const uint8_t session[WIRE_SESSION_SIZE]);
+
+/* Turns a target away that comes to take up a migration which is not under way; the stream is owned
+ * from here on. session: that migration's, of which we know that it is over, and the target will
+ * believe it: takes up to 2 s. NULL: we know nothing of it, and the target goes on looking. */
+void migrate_turn_away(struct stream *stream, const uint8_t session[WIRE_SESSION_SIZE],
+                       const char *reason, const struct context *ctx);
 
 /* ---- the commit record ---- */
 
@@ -205,7 +227,8 @@ struct migrate_host {
                  size_t machine_len, const struct pull_options *pull, struct pull **pulls,
                  uint8_t *shares_base, struct error *err);
     /* Loads the state; the machine stands paused and can run when this returns. It may read
-     * devices. */
+     * devices. Returns 1 when it has read all it wants, and the machine is to run on at the source:
+     * a copy was taken (MIGRATE_COPIED). */
     int (*load)(void *opaque, const uint8_t *state, size_t len, struct error *err);
     /* Runs it. Called once, after the source has committed; failing here leaves the machine with
      * its loaded state and the error with a person. */
@@ -228,9 +251,9 @@ struct migrate_receive_options {
     const struct migrate_watch *watch; /* may be NULL */
 };
 
-/* Takes a machine in from the stream, which is owned from here on; returns when all its data is
- * here (MOVED), or with -1: ROLLED_BACK after discard(), IN_DOUBT when it runs here without all its
- * data. Cancelling ctx before the commit discards. */
+/* Takes a machine in from the stream, which is owned from here on; returns 0 when all its data is
+ * here (MOVED, COPIED), or with -1: ROLLED_BACK after discard(), IN_DOUBT when it runs here without
+ * all its data. Cancelling ctx before the commit discards. */
 int migrate_receive(struct stream *stream, const struct migrate_host *host,
                     const struct migrate_receive_options *options, const struct context *ctx,
                     struct migrate_result *ret_result, struct error *err);

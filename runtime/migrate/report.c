@@ -38,6 +38,7 @@ const char *migrate_outcome_name(enum migrate_outcome outcome)
     static const char *const names[] = {
         [MIGRATE_ROLLED_BACK] = "rolled-back",
         [MIGRATE_MOVED] = "moved",
+        [MIGRATE_COPIED] = "copied",
         [MIGRATE_IN_DOUBT] = "in-doubt",
     };
     return names[outcome];

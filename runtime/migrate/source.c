@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "runtime/block/filter/dirty.h"
 #include "runtime/migrate/source.h"
 
 #define OFFER_MAX (WIRE_MACHINE_MAX + WIRE_DEVICES_MAX * (WIRE_NAME_MAX + 64))
@@ -23,75 +22,6 @@ static void enter(struct source *s, enum migrate_stage stage)
     s->status.stage = stage;
     log_debug(context_log(s->ctx), "Migration stage", log_str("stage", migrate_stage_name(stage)));
     source_report(s, true);
-}
-
-/* ---- pages that changed ---- */
-
-/* Sends the set pages of device d as ABSENT frames: from now on the target does not have them. */
-static int send_absent(struct source *s, size_t d, const struct bitmap *pages, struct error *err)
-{
-    const uint64_t size = block_size(s->devices[d].block);
-    const struct migrate_watch *w = s->options->watch;
-    cleanup_free uint8_t *list = malloc((size_t)WIRE_RANGES_MAX * 16);
-    uint64_t page = bitmap_next_set(pages, 0);
-
-    if (!list)
-        return error_oom(err);
-    while (page < pages->size) {
-        struct frame f = {.type = FRAME_ABSENT, .device = (uint16_t)d};
-        while (page < pages->size && f.length < WIRE_RANGES_MAX * 16) {
-            uint64_t stop = bitmap_next_clear(pages, page);
-            struct wire_range r = {page * COPY_PAGE, (stop - page) * COPY_PAGE};
-            if (r.offset + r.length > size)
-                r.length = size - r.offset;
-            f.length += (uint32_t)range_encode(&r, list + f.length);
-            if (w && w->trace)
-                w->trace(w->opaque, MIGRATE_TRACE_DIRTIED, s->devices[d].name, r.offset, r.length);
-            page = bitmap_next_set(pages, stop);
-        }
-        if (link_send(s->link, &f, list, err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
-/* Fetches what device d's filter saw since the last look, tells the target, and sets it pending.
- * *ret_blocks (may be NULL): how many blocks of the device were touched. */
-static int look(struct source *s, size_t d, uint64_t *ret_blocks, struct error *err)
-{
-    const struct migrate_device *dev = &s->devices[d];
-    struct bitmap pages = {0};
-    uint64_t per_block = dev->block_size / COPY_PAGE, blocks = 0;
-
-    if (bitmap_init(&pages, (block_size(dev->block) + COPY_PAGE - 1) / COPY_PAGE, err) < 0)
-        return -1;
-    int rc = 0;
-    uint64_t n = dirty_take(dirty_find(dev->block), &pages);
-    if (n) {
-        for (uint64_t p = bitmap_next_set(&pages, 0); p < pages.size;
-             p = bitmap_next_set(&pages, p - p % per_block + per_block))
-            blocks++;
-        rc = send_absent(s, d, &pages, err);
-        if (rc == 0)
-            copy_add(s->copy, d, &pages);
-        s->status.dirty_pages += n;
-        s->result.pages_resent += n;
-    }
-    bitmap_destroy(&pages);
-    if (ret_blocks)
-        *ret_blocks = blocks;
-    return rc < 0 ? error_wrap(err, "device %s: find what changed", dev->name) : 0;
-}
-
-static int look_at_all(struct source *s, struct error *err)
-{
-    s->status.dirty_pages = 0;
-    if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
-        return error_wrap(err, "flush the machine's memory");
-    for (size_t d = 0; d < s->n; d++)
-        if (look(s, d, NULL, err) < 0)
-            return -1;
-    return 0;
 }
 
 /* ---- the stages before the commit ---- */
@@ -109,6 +39,29 @@ static int stage_greet(struct source *s, struct error *err)
     return source_listen(s, err);
 }
 
+/* The digest of what EXTENT_BASE speaks of: the innermost source, not the overlay on it. Returns 1,
+ * 0 when that base is not shared, or -1. */
+static int find_digest(struct source *s, size_t i, uint8_t ret[32], struct error *err)
+{
+    const struct migrate_device *d = &s->devices[i];
+    struct block *base = block_find(d->block, "file", NULL);
+    struct block_identity id = {0};
+
+    if (d->base_digest) {
+        memcpy(ret, d->base_digest, sizeof(id.digest));
+        return 1;
+    }
+    if (s->options->prove_base)
+        return s->options->prove_base(s->options->opaque, i, ret, err);
+    if (block_identity(base ? base : d->block, &id, err) < 0)
+        return -1;
+    if (!id.has_digest)
+        return error_set(err, EINVAL,
+                         "its base has no digest to prove that both sides have the same");
+    memcpy(ret, id.digest, sizeof(id.digest));
+    return 1;
+}
+
 static int stage_offer(struct source *s, struct error *err)
 {
     cleanup_free struct wire_device *devices = calloc(s->n, sizeof(*devices));
@@ -119,28 +72,15 @@ static int stage_offer(struct source *s, struct error *err)
         return error_oom(err);
     for (size_t i = 0; i < s->n; i++) {
         const struct migrate_device *d = &s->devices[i];
-        struct block_identity id = {0};
         (void)strncpy(devices[i].name, d->name, WIRE_NAME_MAX);
         devices[i].size = block_size(d->block);
         devices[i].block_size = d->block_size;
         devices[i].flags = d->memory ? DEVICE_MEMORY : 0;
-        if (d->share_base) {
-            /* Of what EXTENT_BASE speaks of: the innermost source, not the overlay on it. */
-            struct block *base = block_find(d->block, "file", NULL);
-            if (!d->base_digest && block_identity(base ? base : d->block, &id, err) < 0)
-                return error_wrap(err, "device %s", d->name);
-            if (d->base_digest) {
-                memcpy(id.digest, d->base_digest, sizeof(id.digest));
-                id.has_digest = true;
-            }
-            if (!id.has_digest)
-                return error_set(err, EINVAL,
-                                 "device %s: its base has no digest to prove that "
-                                 "both sides have the same",
-                                 d->name);
+        int rc = d->share_base ? find_digest(s, i, devices[i].base, err) : 0;
+        if (rc < 0)
+            return error_wrap(err, "device %s", d->name);
+        if (rc == 1)
             devices[i].flags |= DEVICE_BASE;
-            memcpy(devices[i].base, id.digest, sizeof(id.digest));
-        }
     }
     int len = offer_encode(devices, s->n, machine, strlen(machine), payload, OFFER_MAX);
     if (len < 0)
@@ -150,132 +90,7 @@ static int stage_offer(struct source *s, struct error *err)
     struct frame f = {.type = FRAME_OFFER, .length = (uint32_t)len};
     if (link_send(s->link, &f, payload, err) < 0)
         return -1;
-    return source_wait(s, &s->accepted, 0, "an answer to the offer", err);
-}
-
-static int copy_everything(struct source *s, struct error *err)
-{
-    copy_set_link(s->copy, s->link);
-    if (copy_add_all(s->copy, s->shares_base, err) < 0)
-        return -1;
-    return 0;
-}
-
-static int drain_pending(struct source *s, struct error *err)
-{
-    int rc = copy_wait(s->copy, source_lost, s, err);
-
-    return rc == 1 ? source_why(s, err) : rc;
-}
-
-/* What changed before a copy of everything is sent by it: forgotten before the first page is read.
- */
-static int forget_changes(struct source *s, struct error *err)
-{
-    for (size_t d = 0; d < s->n; d++) {
-        struct dirty *dirty = dirty_find(s->devices[d].block);
-        struct bitmap before = {0};
-        if (!dirty)
-            return error_set(err, EINVAL, "device %s: its stack has no filter \"dirty\"",
-                             s->devices[d].name);
-        if (bitmap_init(&before, dirty_size(dirty), err) < 0)
-            return -1;
-        (void)dirty_take(dirty, &before);
-        bitmap_destroy(&before);
-    }
-    return 0;
-}
-
-static int stage_copy(struct source *s, struct error *err)
-{
-    if (forget_changes(s, err) < 0)
-        return -1;
-    if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY)
-        return 0; /* everything is sent once the machine stands still */
-    if (copy_everything(s, err) < 0)
-        return -1;
-    return drain_pending(s, err);
-}
-
-struct cycle {
-    uint32_t total, below;
-    bool ready;
-    uint64_t due_ns;
-};
-
-/* One look at a device in settle, judged by its knobs (see the manual page: maxDirtyBlocks,
- * minCycles, maxCycles). */
-static int settle_one(struct source *s, size_t d, struct cycle *c, struct error *err)
-{
-    const struct migrate_device *dev = &s->devices[d];
-    uint64_t blocks;
-
-    if (look(s, d, &blocks, err) < 0)
-        return -1;
-    c->total++;
-    if (blocks < dev->max_dirty_blocks) {
-        if (++c->below > dev->min_cycles)
-            c->ready = true;
-    } else {
-        c->below = 0;
-    }
-    if (c->total >= dev->max_cycles)
-        c->ready = true;
-    c->due_ns = link_now_ns() + dev->cycle_throttle_ns;
-    return 0;
-}
-
-/* Waits until the first device that is not ready is due; the link's loss ends the wait. */
-static int wait_until_due(struct source *s, const struct cycle *cycles, struct error *err)
-{
-    static const bool never = false;
-    uint64_t due = UINT64_MAX;
-
-    for (size_t d = 0; d < s->n; d++)
-        if (!cycles[d].ready && cycles[d].due_ns < due)
-            due = cycles[d].due_ns;
-    if (due > link_now_ns() && source_wait(s, &never, due, "the next round", err) < 0 &&
-        (!err || err->code != ETIMEDOUT))
-        return -1;
-    return 0;
-}
-
-static int stage_settle(struct source *s, struct error *err)
-{
-    cleanup_free struct cycle *cycles = calloc(s->n, sizeof(*cycles));
-    size_t waiting = 0;
-
-    if (!cycles)
-        return error_oom(err);
-    for (size_t d = 0; d < s->n; d++) {
-        cycles[d].ready = s->devices[d].max_cycles == 0;
-        waiting += !cycles[d].ready;
-    }
-    if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY)
-        return 0;
-    while (waiting) {
-        struct error late = ERROR_INIT;
-        if (wait_until_due(s, cycles, &late) < 0) {
-            if (err)
-                *err = late;
-            return -1;
-        }
-        s->status.round = ++s->result.rounds;
-        s->status.dirty_pages = 0;
-        if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
-            return error_wrap(err, "flush the machine's memory");
-        waiting = 0;
-        uint64_t now = link_now_ns();
-        for (size_t d = 0; d < s->n; d++) {
-            if (cycles[d].due_ns <= now && settle_one(s, d, &cycles[d], err) < 0)
-                return -1;
-            waiting += !cycles[d].ready;
-        }
-        source_report(s, true);
-        if (drain_pending(s, err) < 0)
-            return -1;
-    }
-    return 0;
+    return source_wait_word(s, &s->accepted, 0, "an answer to the offer", err);
 }
 
 static void *keeper(void *opaque)
@@ -336,7 +151,7 @@ static int send_state(struct source *s, struct error *err)
                          (unsigned long long)WIRE_STATE_MAX);
     uint64_t save_us = lap(&at);
     /* What saving the state touched belongs to the last set. */
-    if (look_at_all(s, err) < 0 || start_keeping(s, err) < 0)
+    if (source_look_at_all(s, err) < 0 || start_keeping(s, err) < 0)
         return -1;
     uint64_t look_us = lap(&at);
     for (size_t pos = 0; pos < len; pos += STATE_STEP) {
@@ -347,7 +162,7 @@ static int send_state(struct source *s, struct error *err)
             return -1;
     }
     /* Without post-copy the target hears that the machine stands still when it has everything. */
-    if (s->options->postcopy == MIGRATE_POSTCOPY_OFF && drain_pending(s, err) < 0)
+    if (s->options->postcopy == MIGRATE_POSTCOPY_OFF && source_drain_pending(s, err) < 0)
         return -1;
     log_debug(context_log(s->ctx), "Device state is out", log_uint("save_us", save_us),
               log_uint("last_look_us", look_us), log_uint("send_us", lap(&at)),
@@ -362,7 +177,7 @@ static int last_round(struct source *s, struct error *err)
         return error_wrap(err, "prepare to suspend the machine");
     if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY || !s->machine->prepare)
         return 0;
-    return look_at_all(s, err) < 0 ? -1 : drain_pending(s, err);
+    return source_look_at_all(s, err) < 0 ? -1 : source_drain_pending(s, err);
 }
 
 static int over_limit(struct source *s, struct error *err)
@@ -396,9 +211,9 @@ static int stage_suspend(struct source *s, struct error *err)
     if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY) {
         if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)
             return error_wrap(err, "flush the machine's memory");
-        if (forget_changes(s, err) < 0 || copy_everything(s, err) < 0)
+        if (source_forget_changes(s, err) < 0 || source_copy_everything(s, err) < 0)
             return -1;
-    } else if (look_at_all(s, err) < 0) {
+    } else if (source_look_at_all(s, err) < 0) {
         return -1;
     }
     uint64_t look_us = lap(&at);
@@ -407,11 +222,8 @@ static int stage_suspend(struct source *s, struct error *err)
     lap(&at);
     if (s->options->downtime_limit_ns)
         deadline = s->suspend_ns + s->options->downtime_limit_ns;
-    if (source_wait(s, &s->ready, deadline, "READY", err) < 0) {
-        if (err && err->code == ETIMEDOUT && deadline)
-            return over_limit(s, err);
-        return -1;
-    }
+    if (source_wait_word(s, &s->ready, deadline, "READY", err) < 0)
+        return deadline && link_now_ns() >= deadline ? over_limit(s, err) : -1;
     uint64_t ready_us = lap(&at);
     if (end_keeping(s, err) < 0)
         return -1;
@@ -431,10 +243,13 @@ static void undo_suspend(struct source *s)
     record_drop(&s->record);
     if (!s->suspended)
         return;
-    if (s->machine->resume(s->machine->opaque, &err) < 0)
+    if (s->machine->resume(s->machine->opaque, &err) < 0) {
         log_event(context_log(s->ctx), LOG_LEVEL_ERROR, "Could not resume the machine",
                   log_fields(log_str("error", err.text)));
+        s->stands = true;
+    }
     s->result.suspended_ns = link_now_ns() - s->suspend_ns;
+    lock_scope(&s->lock);
     s->suspended = false;
 }
 
@@ -456,9 +271,10 @@ static int stage_commit(struct source *s, struct error *err)
     for (;;) {
         if (!source_flag(s, &s->running))
             (void)link_send_word(s->link, FRAME_COMMIT, 0, NULL);
-        if (source_wait(s, &s->running, 0, "RUNNING", err) == 0)
+        if (source_wait_word(s, &s->running, 0, "RUNNING", err) == 0)
             break;
-        if (context_check(s->ctx, NULL) < 0 || source_retake(s, err) < 0)
+        if (context_check(s->ctx, NULL) < 0 || !source_flag(s, &s->lost) ||
+            source_retake(s, err) < 0)
             return -1;
     }
     copy_set_link(s->copy, s->link);
@@ -473,8 +289,8 @@ static int stage_commit(struct source *s, struct error *err)
 static int stage_drain(struct source *s, struct error *err)
 {
     for (;;) {
-        int rc = drain_pending(s, err);
-        if (rc == 0 && source_wait(s, &s->done, 0, "DONE", err) == 0)
+        int rc = source_drain_pending(s, err);
+        if (rc == 0 && source_wait_word(s, &s->done, 0, "DONE", err) == 0)
             break;
         if (context_check(s->ctx, NULL) < 0 || !source_flag(s, &s->lost) ||
             source_retake(s, err) < 0)
@@ -496,8 +312,8 @@ static const struct {
 } stages[] = {
     {MIGRATE_GREET, stage_greet, NULL},
     {MIGRATE_OFFER, stage_offer, NULL},
-    {MIGRATE_COPY, stage_copy, NULL},
-    {MIGRATE_SETTLE, stage_settle, NULL},
+    {MIGRATE_COPY, source_stage_copy, NULL},
+    {MIGRATE_SETTLE, source_stage_settle, NULL},
     {MIGRATE_SUSPEND, stage_suspend, undo_suspend},
     {MIGRATE_COMMIT, stage_commit, NULL}, /* its first act is the last that may be undone */
     {MIGRATE_DRAIN, stage_drain, NULL},
@@ -539,10 +355,17 @@ static int walk(struct source *s, struct error *err)
         enter(s, stages[i].stage);
         if (stages[i].act(s, &why) == 0)
             continue;
-        if (!s->committed || s->never_ran)
-            roll_back(s, i, why.text);
-        else
+        if (s->committed && !source_flag(s, &s->never_ran)) {
             s->result.outcome = MIGRATE_IN_DOUBT;
+        } else {
+            roll_back(s, i, why.text);
+            if (s->stands)
+                error_wrap(&why, "the machine could not be resumed and stands still here");
+            else if (source_flag(s, &s->copied))
+                s->result.outcome = MIGRATE_COPIED;
+            if (s->result.outcome == MIGRATE_COPIED)
+                return 0;
+        }
         if (err)
             *err = why;
         return error_wrap(err, "migration, %s", stage_names[stages[i].stage]);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source.h - what the two halves of the source share, private to runtime/migrate
+/* source.h - what the parts of the source share, private to runtime/migrate
  *
- * source.c walks the stages; source_link.c is its ear: the reader thread, waiting for what the
- * target says, and taking a lost link up again.
+ * source.c walks the stages; source_settle.c are those in which the machine runs; source_link.c is
+ * its ear: the reader thread, waiting for what the target says, and taking a lost link up again.
  */
 #ifndef RUNTIME_MIGRATE_SOURCE_H
 #define RUNTIME_MIGRATE_SOURCE_H
@@ -25,7 +25,11 @@ struct source {
     struct migrate_status status;
     uint64_t start_ns, suspend_ns, last_status_ns;
     uint64_t counted_in, counted_out; /* bytes of links that are gone */
-    bool suspended, committed;
+    bool suspended, committed;        /* written under the lock */
+    bool stands;                      /* and could not be resumed */
+    bool counted;                     /* what is to be sent is known: before, nothing is settled */
+    uint64_t moved_ns, moved; /* when the target last took something, since a wait for its word
+                                 began; how many pages it had then */
 
     pthread_t keeper; /* runs the machine's keep() */
     bool has_keeper;
@@ -39,10 +43,25 @@ struct source {
     pthread_cond_t change; /* any of it changed */
     bool lost;             /* the link is of no further use; `why` says how */
     struct error why;
-    bool accepted, ready, running, done, aborted, never_ran;
+    bool accepted, ready, running, done, aborted, never_ran, copied;
     bool retaking; /* ABSENT may come in */
     uint8_t shares_base[WIRE_DEVICES_MAX];
 };
+
+/* ---- source_settle.c ---- */
+
+/* Finds what was changed in all devices since the last look, and has it sent. Returns 0. */
+int source_look_at_all(struct source *s, struct error *err);
+/* Forgets what was changed: a copy of everything follows, of which no page was read yet. */
+int source_forget_changes(struct source *s, struct error *err);
+int source_copy_everything(struct source *s, struct error *err);
+/* Waits until all that is to be sent was sent. Returns 0, or -1: the link was lost, too. */
+int source_drain_pending(struct source *s, struct error *err);
+
+int source_stage_copy(struct source *s, struct error *err);
+int source_stage_settle(struct source *s, struct error *err);
+
+/* ---- source_link.c ---- */
 
 /* Starts the reader of the current link. Returns 0. */
 int source_listen(struct source *s, struct error *err);
@@ -56,7 +75,16 @@ bool source_flag(struct source *s, const bool *flag);
  * lost, the deadline passed (ETIMEDOUT), or ctx was cancelled. */
 int source_wait(struct source *s, const bool *flag, uint64_t deadline, const char *what,
                 struct error *err);
-/* copy_wait()'s stop: the link is gone. Reports progress on the way. */
+/* The same for what the target has to say: it must not take nothing for longer than answer_ns on
+ * the way (ETIMEDOUT). */
+int source_wait_word(struct source *s, const bool *flag, uint64_t deadline, const char *what,
+                     struct error *err);
+/* Whether it did. source_watch(): a wait begins. */
+bool source_stuck(struct source *s);
+void source_watch(struct source *s);
+int source_say_stuck(struct source *s, const char *what, struct error *err);
+
+/* copy_wait()'s stop: the link is gone, or stuck. Reports progress on the way. */
 bool source_lost(void *opaque);
 /* Why the link was lost. Returns -1. */
 int source_why(struct source *s, struct error *err);

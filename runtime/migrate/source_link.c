@@ -83,7 +83,8 @@ static int handle(struct source *s, const struct frame *f, const uint8_t *payloa
         char reason[WIRE_REASON_MAX + 1];
         reason_decode(payload, f->length, reason);
         s->aborted = true;
-        s->never_ran = f->offset == 1;
+        s->never_ran = f->offset == ABORT_NEVER_RAN || f->offset == ABORT_COPIED;
+        s->copied = f->offset == ABORT_COPIED && s->suspended && !s->committed;
         return error_set(err, ECONNABORTED, "the target gave up: %s", reason);
     }
     default:
@@ -164,7 +165,8 @@ void source_report(struct source *s, bool force)
     if (s->link)
         link_counters(s->link, &in, &out);
     s->status.bytes_wire = s->counted_in + s->counted_out + in + out;
-    s->status.bytes_settled = left < s->status.bytes_total ? s->status.bytes_total - left : 0;
+    bool some = s->counted && left < s->status.bytes_total;
+    s->status.bytes_settled = some ? s->status.bytes_total - left : 0;
     if (s->suspended && !s->result.suspended_ns)
         s->status.suspended_ns = now - s->suspend_ns;
     char phase[32];
@@ -179,8 +181,39 @@ bool source_lost(void *opaque)
     struct source *s = opaque;
 
     source_report(s, false);
-    lock_scope(&s->lock);
-    return s->lost;
+    return source_flag(s, &s->lost) || source_stuck(s);
+}
+
+static uint64_t pages_out(struct source *s)
+{
+    struct copy_counters c = {0};
+
+    if (s->copy)
+        copy_get_counters(s->copy, &c);
+    return c.pages_plain + c.pages_zero + c.pages_base;
+}
+
+void source_watch(struct source *s)
+{
+    s->moved_ns = link_now_ns();
+    s->moved = pages_out(s);
+}
+
+bool source_stuck(struct source *s)
+{
+    if (!s->options->answer_ns)
+        return false;
+    if (pages_out(s) != s->moved)
+        source_watch(s);
+    return link_now_ns() - s->moved_ns >= s->options->answer_ns;
+}
+
+int source_say_stuck(struct source *s, const char *what, struct error *err)
+{
+    return error_set(err, ETIMEDOUT,
+                     "%s: %s did not come, and nothing was taken, within the answer timeout of "
+                     "%.1f s",
+                     link_peer(s->link), what, (double)s->options->answer_ns / 1e9);
 }
 
 bool source_flag(struct source *s, const bool *flag)
@@ -197,30 +230,76 @@ int source_why(struct source *s, struct error *err)
     return -1;
 }
 
+/* Waits for a change of the flags, for a tenth of a second at most, or until the deadline. Locked.
+ */
+static void wait_a_little(struct source *s, uint64_t deadline)
+{
+    uint64_t until = link_now_ns() + STATUS_PERIOD_NS;
+
+    if (deadline && until > deadline)
+        until = deadline;
+    struct timespec ts = {.tv_sec = (time_t)(until / 1000000000u),
+                          .tv_nsec = (long)(until % 1000000000u)};
+    (void)pthread_cond_timedwait(&s->change, &s->lock, &ts);
+}
+
 int source_wait(struct source *s, const bool *flag, uint64_t deadline, const char *what,
                 struct error *err)
 {
     lock_scope(&s->lock);
 
     while (!*flag) {
-        uint64_t now = link_now_ns(), until = now + STATUS_PERIOD_NS;
         if (s->lost) {
             if (err)
                 *err = s->why;
             return -1;
         }
-        if (deadline && now >= deadline)
+        if (deadline && link_now_ns() >= deadline)
             return error_set(err, ETIMEDOUT, "%s: %s did not come in time", link_peer(s->link),
                              what);
         if (context_check(s->ctx, err) < 0)
             return -1;
-        if (deadline && until > deadline)
-            until = deadline;
-        struct timespec ts = {.tv_sec = (time_t)(until / 1000000000u),
-                              .tv_nsec = (long)(until % 1000000000u)};
-        (void)pthread_cond_timedwait(&s->change, &s->lock, &ts);
+        wait_a_little(s, deadline);
     }
     return 0;
+}
+
+int source_wait_word(struct source *s, const bool *flag, uint64_t deadline, const char *what,
+                     struct error *err)
+{
+    source_watch(s);
+    while (s->options->answer_ns && !source_flag(s, flag)) {
+        struct error late = ERROR_INIT;
+        uint64_t look = link_now_ns() + STATUS_PERIOD_NS;
+        if (source_stuck(s))
+            return source_say_stuck(s, what, err);
+        if (deadline && deadline < look)
+            look = deadline;
+        if (source_wait(s, flag, look, what, &late) < 0 &&
+            (late.code != ETIMEDOUT || source_flag(s, &s->lost) || look == deadline)) {
+            if (err)
+                *err = late;
+            return -1;
+        }
+    }
+    return source_wait(s, flag, deadline, what, err);
+}
+
+/* After a link was taken up: READY (it has not had the word) or RUNNING; either says that all
+ * ABSENT lists came. Returns 0, 1 when the link is lost again, or -1. */
+static int wait_until_back(struct source *s, struct error *err)
+{
+    source_watch(s);
+    for (;;) {
+        {
+            lock_scope(&s->lock);
+            if (s->ready || s->running || s->lost)
+                return s->lost;
+            wait_a_little(s, 0);
+        }
+        if (source_stuck(s))
+            return source_say_stuck(s, "READY or RUNNING", err);
+    }
 }
 
 int source_retake(struct source *s, struct error *err)
@@ -259,18 +338,14 @@ int source_retake(struct source *s, struct error *err)
         s->running = false;
         if (source_listen(s, err) < 0)
             return -1;
-        /* READY (it has not had the word) or RUNNING: either says that all ABSENT lists came. */
-        for (;;) {
+        int rc = wait_until_back(s, err);
+        {
             lock_scope(&s->lock);
-            if (s->ready || s->running || s->lost)
-                break;
-            (void)pthread_cond_wait(&s->change, &s->lock);
+            s->retaking = false;
+            s->running |= was_running;
         }
-        lock_scope(&s->lock);
-        s->retaking = false;
-        s->running |= was_running;
-        if (!s->lost)
-            return 0;
+        if (rc <= 0)
+            return rc;
     }
     return source_why(s, err);
 }

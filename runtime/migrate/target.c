@@ -25,7 +25,7 @@
 
 /* ---- sending, from any thread ---- */
 
-static int say(struct target *t, uint8_t type, uint64_t offset, struct error *err)
+int target_say(struct target *t, uint8_t type, uint64_t offset, struct error *err)
 {
     lock_scope(&t->link_lock);
     if (!t->link)
@@ -71,7 +71,7 @@ static void release(void *opaque)
     unref(d->t);
 }
 
-static uint64_t absent_pages(const struct target *t)
+uint64_t target_absent_pages(const struct target *t)
 {
     uint64_t n = 0;
 
@@ -90,7 +90,7 @@ static void report(struct target *t, bool force)
     t->last_status_ns = now;
     link_counters(t->link, &in, &out);
     t->status.bytes_wire = in + out;
-    uint64_t left = absent_pages(t) * TARGET_PAGE;
+    uint64_t left = target_absent_pages(t) * TARGET_PAGE;
     t->status.bytes_settled = left < t->status.bytes_total ? t->status.bytes_total - left : 0;
     context_progress(t->ctx, migrate_stage_name(t->status.stage), t->status.bytes_settled,
                      t->status.bytes_total, "bytes");
@@ -109,84 +109,11 @@ int target_say_done(struct target *t, struct error *err)
 {
     {
         lock_scope(&t->lock);
-        if (!t->ran || t->done || absent_pages(t) > 0)
+        if (!t->ran || t->done || target_absent_pages(t) > 0)
             return 0;
         t->done = true;
     }
-    return say(t, FRAME_DONE, 0, err);
-}
-
-/* ---- the runner ---- */
-
-static int load_and_say_ready(struct target *t, struct error *err)
-{
-    if (t->host->load(t->host->opaque, t->state, t->state_len, err) < 0)
-        return error_wrap(err, "load the machine's state");
-    if (t->options->postcopy_off)
-        for (size_t i = 0; i < t->n; i++)
-            if (pull_wait(t->devices[i].pull, err) < 0)
-                return -1;
-    lock_scope(&t->lock);
-    if (t->refused)
-        return error_set(err, ECANCELED, "given up");
-    t->ready = true;
-    return 0;
-}
-
-static int run_it(struct target *t, struct error *err)
-{
-    {
-        lock_scope(&t->lock);
-        while (!t->committed && !t->refused)
-            (void)pthread_cond_wait(&t->change, &t->lock);
-        if (t->refused)
-            return error_set(err, ECANCELED, "given up");
-    }
-    if (t->host->run(t->host->opaque, err) < 0)
-        return error_wrap(err, "run the machine");
-    t->result.suspended_ns = link_now_ns() - t->suspended_ns;
-    {
-        lock_scope(&t->lock);
-        t->ran = true;
-    }
-    log_info(context_log(t->ctx), "Machine runs here",
-             log_uint("standstill_ms", t->result.suspended_ns / 1000000),
-             log_uint("absent_bytes", absent_pages(t) * TARGET_PAGE),
-             log_uint("total_bytes", t->status.bytes_total));
-    (void)say(t, FRAME_RUNNING, 0, NULL); /* a broken link is the hearing thread's to find */
-    (void)target_say_done(t, NULL);
-    if (t->options->running)
-        t->options->running(t->options->opaque);
-    return 0;
-}
-
-static void *runner(void *opaque)
-{
-    struct target *t = opaque;
-    struct error err = ERROR_INIT;
-
-    int rc = load_and_say_ready(t, &err);
-    if (rc == 0) {
-        (void)say(t, FRAME_READY, 0, NULL);
-        rc = run_it(t, &err);
-    }
-    if (rc < 0) {
-        bool committed;
-        {
-            lock_scope(&t->lock);
-            if (t->refused) /* the hearing thread knows why, and says so */
-                return NULL;
-            t->failed = true;
-            t->why = err;
-            committed = t->committed;
-            (void)pthread_cond_broadcast(&t->change);
-        }
-        /* Not committed: never ran and never will, so the source may go on by itself. */
-        lock_scope(&t->link_lock);
-        if (t->link)
-            link_send_abort(t->link, committed ? 0 : 1, err.text);
-    }
-    return NULL;
+    return target_say(t, FRAME_DONE, 0, err);
 }
 
 /* ---- hearing ---- */
@@ -301,7 +228,7 @@ static int take_suspended(struct target *t, const struct frame *f, struct error 
                          "suspended out of place, or with a part of the state missing");
     t->suspended_ns = link_now_ns();
     enter(t, MIGRATE_SUSPEND);
-    int rc = pthread_create(&t->runner, NULL, runner, t);
+    int rc = pthread_create(&t->runner, NULL, target_runner, t);
     if (rc != 0)
         return error_num(err, rc, "start the runner");
     t->has_runner = true;
@@ -320,7 +247,7 @@ static int take_commit(struct target *t, struct error *err)
         (void)pthread_cond_broadcast(&t->change);
     }
     enter(t, MIGRATE_COMMIT);
-    return ran ? say(t, FRAME_RUNNING, 0, err) : 0; /* said again: the source missed it */
+    return ran ? target_say(t, FRAME_RUNNING, 0, err) : 0; /* said again: the source missed it */
 }
 
 /* Acts on one frame. Returns 0, 1 when the source said BYE, -1. */
@@ -455,10 +382,13 @@ static int hear_on(struct target *t, struct error *err)
         struct error why = ERROR_INIT;
         if (hear(t, &why) == 0)
             return 0;
+        if (target_flag(t, &t->copied))
+            return 0; /* the link has done what it was for */
         /* All is here. The source may have missed that: it is told if it can be found, but a source
          * that is gone changes nothing. */
         if (target_flag(t, &t->done)) {
-            if (target_reconnect(t, DONE_RETAKE_NS) < 0)
+            link_break(t->link); /* it must see that this one is over */
+            if (target_reconnect(t, DONE_RETAKE_NS, NULL) < 0)
                 return 0;
             continue;
         }
@@ -473,9 +403,9 @@ static int hear_on(struct target *t, struct error *err)
         bool final =
             why.code == ECONNABORTED || (why.code == EPROTO && !target_flag(t, &t->committed));
         if (target_flag(t, &t->ready) && !failed && !final) {
-            link_break(t->link); /* the source must see that this one is over */
-            if (target_reconnect(t, t->options->retake_ns ? t->options->retake_ns
-                                                          : RETAKE_DEFAULT_NS) == 0)
+            link_break(t->link);
+            uint64_t limit = t->options->retake_ns ? t->options->retake_ns : RETAKE_DEFAULT_NS;
+            if (target_reconnect(t, limit, &why) == 0)
                 continue;
         }
         if (err)
@@ -497,7 +427,7 @@ static void give_up(struct target *t, const struct error *why)
     if (never) {
         t->host->discard(t->host->opaque);
         if (why->code != ECONNABORTED && !t->failed) {
-            link_send_abort(t->link, 1, why->text);
+            link_send_abort(t->link, ABORT_NEVER_RAN, why->text);
         }
         let_go(t);
         t->result.outcome = MIGRATE_ROLLED_BACK;
@@ -561,8 +491,9 @@ int migrate_receive(struct stream *stream, const struct migrate_host *host,
     else if (t->link)
         rc = receive(t, &why);
     if (rc == 0) {
-        enter(t, MIGRATE_FINISHED);
-        t->result.outcome = MIGRATE_MOVED;
+        if (!t->copied)
+            enter(t, MIGRATE_FINISHED);
+        t->result.outcome = t->copied ? MIGRATE_COPIED : MIGRATE_MOVED;
     } else if (t->link) {
         give_up(t, &why);
     }

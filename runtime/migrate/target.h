@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* target.h - what the two halves of the target share, private to runtime/migrate
+/* target.h - what the parts of the target share, private to runtime/migrate
  *
- * target.c hears and acts; target_link.c looks for the source again when the link was lost.
+ * target.c hears and acts; target_run.c is the thread that loads the machine and runs it;
+ * target_link.c looks for the source again when the link was lost.
  */
 #ifndef RUNTIME_MIGRATE_TARGET_H
 #define RUNTIME_MIGRATE_TARGET_H
@@ -52,6 +53,7 @@ struct target {
     bool ran;              /* run() succeeded, RUNNING was said */
     bool done;             /* and DONE */
     bool refused;          /* the machine must not run here any more */
+    bool copied;           /* a copy was all that was wanted, and is here: the source was told */
     bool failed;           /* the runner could not load or run it; `why` says how */
     struct error why;
 };
@@ -59,14 +61,23 @@ struct target {
 /* Reads one of the flags under the lock. */
 bool target_flag(struct target *t, const bool *which);
 
+/* Sends a frame without a payload on the link of now; fails without one. Any thread. */
+int target_say(struct target *t, uint8_t type, uint64_t offset, struct error *err);
+
+uint64_t target_absent_pages(const struct target *t); /* of all devices */
+
+/* The runner; opaque is the target. */
+void *target_runner(void *opaque);
+
 /* Says DONE, once, when the machine runs and nothing is absent. Whoever may be the first to find
  * that calls it: the last page may come before the machine runs, or after, or never, when the
  * machine itself wrote it while there was no link. */
 int target_say_done(struct target *t, struct error *err);
 
-/* Looks for the source for `limit` nanoseconds. Returns 0 with a new link on which it was said what
- * is lacking and where we stand, else -1. */
-int target_reconnect(struct target *t, uint64_t limit);
+/* Looks for the source for `limit` nanoseconds: the one whose session this is, whoever else answers
+ * there. Returns 0 with a new link on which it was said what is lacking and where we stand, else
+ * -1; *why (may be NULL), how the link was lost, is told of others then. */
+int target_reconnect(struct target *t, uint64_t limit, struct error *why);
 
 /* Puts another link (or NULL) in the place of the one in use, which is freed. */
 void target_set_link(struct target *t, struct link *link);

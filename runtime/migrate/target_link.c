@@ -2,11 +2,13 @@
 /* target_link.c - taking up a lost link to the source */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "runtime/migrate/target.h"
 
-#define RECONNECT_NAP_NS 200000000
+#define RECONNECT_NAP_NS UINT64_C(200000000)
+#define STRANGER_NAP_NS UINT64_C(900000000) /* somebody is there: not so often */
 
 bool target_flag(struct target *t, const bool *which)
 {
@@ -43,7 +45,8 @@ static int send_absent(struct target *t, struct link *link, size_t i, struct err
     return 0;
 }
 
-/* Greets on a new link and says what is lacking and where we stand. */
+/* Greets on a new link and says what is lacking and where we stand. Code ESTALE: it is not our
+ * source. A stranger at its address must not feed the machine, nor say that it is over. */
 static int take_up(struct target *t, struct link *link, struct error *err)
 {
     struct greeting theirs;
@@ -51,6 +54,9 @@ static int take_up(struct target *t, struct link *link, struct error *err)
 
     if (link_greet(link, &t->greeting, &theirs, err) < 0)
         return -1;
+    if (memcmp(theirs.session, t->greeting.session, sizeof(theirs.session)) != 0)
+        return error_set(err, ESTALE, "%s: is another source than the one that was lost",
+                         link_peer(link));
     for (size_t i = 0; i < t->n; i++)
         if (send_absent(t, link, i, err) < 0)
             return -1;
@@ -82,9 +88,18 @@ void target_set_link(struct target *t, struct link *link)
     link_free(old);
 }
 
-int target_reconnect(struct target *t, uint64_t limit)
+/* Nobody can tell us when the source is back: ask a few times a second. */
+static void nap(uint64_t ns)
+{
+    struct timespec ts = {.tv_nsec = (long)ns};
+
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+int target_reconnect(struct target *t, uint64_t limit, struct error *why)
 {
     uint64_t deadline = link_now_ns() + limit;
+    bool strangers = false;
 
     while (t->options->reconnect && link_now_ns() < deadline && context_check(t->ctx, NULL) == 0 &&
            !target_flag(t, &t->failed)) {
@@ -104,10 +119,17 @@ int target_reconnect(struct target *t, uint64_t limit)
                 pull_again(t->devices[i].pull);
             return 0;
         }
+        bool stranger = link && err.code == ESTALE;
         link_free(link);
-        /* Nobody can tell us when the source is back: ask a few times a second. */
-        struct timespec nap = {.tv_nsec = RECONNECT_NAP_NS};
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        if (stranger && !strangers)
+            log_warn(context_log(t->ctx), "Looking for the source on, ignoring",
+                     log_str("error", err.text));
+        strangers |= stranger;
+        nap(stranger ? STRANGER_NAP_NS : RECONNECT_NAP_NS);
+    }
+    if (strangers && why) {
+        const struct error was = *why;
+        (void)error_set(why, was.code, "%s; another source answers there now", was.text);
     }
     return -1;
 }

@@ -2,11 +2,15 @@
 /* hand.c - handing the machine on to whoever connects; see migrate.h for the rule */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "runtime/peer/peer.h"
 
 #define AGENT_AFTER_ROLLBACK_NS (UINT64_C(10) * 1000000000)
+
+#define OVER_MAX 8u
 
 struct hand {
     struct peer *p;
@@ -14,8 +18,13 @@ struct hand {
     const struct context *stop;
     pthread_t flusher; /* brings to disk what was written before the migration, in the background */
     bool has_flusher;
-    uint64_t flushes; /* counted before */
-    uint8_t *state;   /* owned: what save() gave, for keep() */
+    uint64_t flushes;                      /* counted before */
+    struct plan_device *sent[DEVICES_MAX]; /* those that go, in the order of the offer */
+    uint8_t session[WIRE_SESSION_SIZE];    /* of the migration under way */
+    /* Of the last ones that were rolled back: their targets may not have heard of it. */
+    uint8_t over[OVER_MAX][WIRE_SESSION_SIZE];
+    unsigned n_over;
+    uint8_t *state; /* owned: what save() gave, for keep() */
     size_t state_len;
 };
 
@@ -229,6 +238,8 @@ void peer_count(struct peer *p, const struct migrate_result *r, const struct err
     if (r->outcome == MIGRATE_MOVED) {
         atomic_store(&p->counters.last_suspended_ns, r->suspended_ns);
         atomic_store(&p->counters.last_total_ns, r->total_ns);
+    } else if (r->outcome == MIGRATE_COPIED) {
+        atomic_fetch_add(&p->counters.copies, 1);
     } else {
         atomic_fetch_add(&p->counters.migrations_failed, 1);
     }
@@ -242,8 +253,21 @@ static uint32_t small(uint64_t n)
     return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-static size_t list_devices(struct peer *p, struct migrate_device *out)
+/* Whether a base is what its config says is read after the target was greeted: it may take long. */
+static int prove_base(void *opaque, size_t device, uint8_t ret_digest[32], struct error *err)
 {
+    struct hand *h = opaque;
+    struct plan_device *d = h->sent[device];
+    int rc = plan_prove_base(d, &h->p->bridge->ctx, err);
+
+    if (rc == 1)
+        memcpy(ret_digest, d->sha256, SHA256_SIZE);
+    return rc;
+}
+
+static size_t list_devices(struct hand *h, struct migrate_device *out)
+{
+    struct peer *p = h->p;
     size_t n = 0;
 
     for (size_t i = 0; i < p->plan->count; i++) {
@@ -251,13 +275,13 @@ static size_t list_devices(struct peer *p, struct migrate_device *out)
         struct block *b = assembly_block(p->a, d->d.name);
         if (!b || !d->d.make_migratable || d->role == BLUEPRINT_STATE || d->read_only)
             continue;
+        h->sent[n] = d;
         out[n++] = (struct migrate_device){
             .name = d->d.name,
             .block = b,
             .block_size = d->d.block_size > WIRE_BLOCK_MAX ? WIRE_BLOCK_MAX : d->d.block_size,
             .memory = d->role == BLUEPRINT_MEMORY,
-            .share_base = plan_prove_base(d, p->ctx),
-            .base_digest = d->sha256,
+            .share_base = plan_may_share(d),
             .max_dirty_blocks = small(d->d.max_dirty_blocks),
             .min_cycles = small(d->d.min_cycles),
             .max_cycles = small(d->d.max_cycles),
@@ -295,6 +319,7 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
     }
     struct migrate_send_options options = {
         .machine = text,
+        .session = h->session,
         .record = p->plan->record,
         .postcopy = p->o->postcopy,
         .concurrency = p->o->concurrency,
@@ -304,10 +329,11 @@ static int send(struct hand *h, struct stream *stream, struct migrate_result *re
         .idle_ns = p->o->idle_ns,
         .retake_ns = p->o->retake_ns,
         .reconnect = reconnect,
+        .prove_base = prove_base,
         .opaque = h,
         .watch = &watch,
     };
-    size_t n = list_devices(p, devices);
+    size_t n = list_devices(h, devices);
     report_begin(p->report, &p->move, "source", stream_peer(stream));
     for (size_t i = 0; i < n; i++)
         report_device(p->report, devices[i].name, block_size(devices[i].block));
@@ -350,6 +376,13 @@ static int hand_on(struct hand *h, struct stream *stream, struct error *err)
                  log_uint("pages_base", r.pages_base));
         return 1;
     }
+    if (r.outcome == MIGRATE_COPIED) {
+        log_info(context_log(p->ctx), "A copy was taken, the machine runs on here",
+                 log_str("addr", where), log_uint("ms", r.total_ns / 1000000),
+                 log_uint("suspended_ms", r.suspended_ns / 1000000),
+                 log_uint("bytes_sent", r.bytes_sent));
+        return 0;
+    }
     if (r.outcome == MIGRATE_IN_DOUBT) {
         p->running = false; /* kept as it was suspended: it must not be suspended anew */
         p->gone = true;
@@ -361,16 +394,67 @@ static int hand_on(struct hand *h, struct stream *stream, struct error *err)
                           "--take-back",
                           where);
     }
+    memcpy(h->over[h->n_over++ % OVER_MAX], h->session, WIRE_SESSION_SIZE);
     if (rc < 0)
         log_warn(context_log(p->ctx), "Migration failed, the machine runs on here, ignoring",
                  log_str("addr", where), log_str("error", why.text));
     return 0;
 }
 
+/* A target that lost its link before it was told to run the machine comes to take it up again. Of a
+ * migration that was rolled back we know that it is over, and it lets go; of others, nothing. */
+static void turn_away(struct hand *h, struct stream *stream, const uint8_t *session)
+{
+    char where[256];
+
+    (void)snprintf(where, sizeof(where), "%s", stream_peer(stream));
+    for (unsigned i = 0; i < OVER_MAX && i < h->n_over; i++)
+        if (memcmp(h->over[i], session, WIRE_SESSION_SIZE) == 0) {
+            log_info(context_log(h->p->ctx), "Told a target that its migration was rolled back",
+                     log_str("addr", where));
+            migrate_turn_away(stream, session, "it was rolled back, the machine runs on here",
+                              h->stop);
+            return;
+        }
+    log_warn(context_log(h->p->ctx), "Client turned away", log_str("addr", where),
+             log_str("error", "it wants to take up a migration that is not known here"));
+    migrate_turn_away(stream, NULL, NULL, h->stop);
+}
+
+/* Sees to a client. Returns 1 when the machine is gone, 0 to go on listening, -1 when nobody can
+ * say.
+ */
+static int meet(struct hand *h, struct stream *stream, struct error *err)
+{
+    uint8_t wanted[WIRE_SESSION_SIZE];
+    struct error why = ERROR_INIT;
+
+    if (migrate_peek(stream, h->stop, wanted, &why) < 0) {
+        log_warn(context_log(h->p->ctx), "Client turned away", log_str("addr", stream_peer(stream)),
+                 log_str("error", why.text));
+        stream_close(stream);
+        return 0;
+    }
+    if (!migrate_is_new(wanted)) {
+        turn_away(h, stream, wanted);
+        return 0;
+    }
+    if (getrandom(h->session, sizeof(h->session), 0) != sizeof(h->session)) {
+        stream_close(stream);
+        (void)error_sys(&why, "random bytes");
+        log_warn(context_log(h->p->ctx), "Client turned away", log_str("error", why.text));
+        return 0;
+    }
+    return hand_on(h, stream, err);
+}
+
 int peer_hand(struct peer *p, const struct context *stop, struct error *err)
 {
     struct hand h = {.p = p, .stop = stop};
-    cleanup_listener struct listener *listener = listener_open(p->o->laddr, &p->o->transport, err);
+    struct transport_options transport = p->o->transport;
+
+    transport.hello = GREETING_SIZE; /* who is silent keeps nobody from the machine */
+    cleanup_listener struct listener *listener = listener_open(p->o->laddr, &transport, err);
 
     if (!listener)
         return error_wrap(err, "--laddr");
@@ -388,7 +472,7 @@ int peer_hand(struct peer *p, const struct context *stop, struct error *err)
                 *err = why;
             return error_wrap(err, "--laddr");
         }
-        int rc = hand_on(&h, stream, err);
+        int rc = meet(&h, stream, err);
         if (rc != 0)
             return rc < 0 ? -1 : 0;
     }

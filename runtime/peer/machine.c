@@ -17,8 +17,6 @@
 
 /* ---- Chosen ------------------------------------------------------------------------------- */
 
-/* Upstream's config does not say what the machine was: Firecracker's state does, and needs only
- * what it opens. */
 static int foreign_machine(struct peer *p, struct error *err)
 {
     const struct plan_device *memory = plan_find(p->plan, "memory");
@@ -27,16 +25,9 @@ static int foreign_machine(struct peer *p, struct error *err)
     cleanup_close int fd = open(memory->d.base, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_sys(err, "device memory: %s", memory->d.base);
-    if (io_size(fd, memory->d.base, &size, err) < 0)
-        return -1;
-    if (size < 2 * (uint64_t)PACKAGE_ROOM)
-        return error_set(err, EBADMSG, "device memory: %s: %" PRIu64 " bytes are too few",
-                         memory->d.base, size);
-    p->machine = (struct vmm_machine){.hypervisor = VMM_FIRECRACKER,
-                                      .cpus = 1,
-                                      .memory_mib = (uint32_t)(size / PACKAGE_ROOM) - 1,
-                                      .vsock = true};
-    return 0;
+    return io_size(fd, memory->d.base, &size, err) < 0
+               ? -1
+               : package_foreign_machine(size, &p->machine, err);
 }
 
 static int boot_machine(struct peer *p)

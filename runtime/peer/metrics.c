@@ -106,6 +106,8 @@ size_t peer_metrics(struct peer *p, char *buf, size_t size)
            (double)atomic_load(&c->migrations_out));
     metric(&t, "migrations_received_total", "counter", "Machines taken in.",
            (double)atomic_load(&c->migrations_in));
+    metric(&t, "copies_total", "counter", "Copies taken of the machine, which ran on here.",
+           (double)atomic_load(&c->copies));
     metric(&t, "migrations_failed_total", "counter", "Migrations that failed.",
            (double)atomic_load(&c->migrations_failed));
     metric(&t, "migration_stage", "gauge", "Stage of the migration, 0 greet to 7 done.",
@@ -190,7 +192,10 @@ static void *serve(void *opaque)
 struct metrics *metrics_serve(const char *address, struct peer *peer, const struct context *ctx,
                               struct error *err)
 {
-    struct transport_options none = {0};
+    /* A client is seen to once it has begun its request: one that says nothing holds no other up.
+     */
+    struct transport_options transport = {.hello = strlen("GET "),
+                                          .connect_timeout_ns = METRICS_CLIENT_NS};
     struct metrics *m = calloc(1, sizeof(*m));
 
     if (!m) {
@@ -202,7 +207,7 @@ struct metrics *metrics_serve(const char *address, struct peer *peer, const stru
     m->ctx.cancel = &m->cancel;
     if (cancel_init(&m->cancel, err) < 0)
         goto fail;
-    m->listener = listener_open(address, &none, err);
+    m->listener = listener_open(address, &transport, err);
     if (!m->listener) {
         (void)error_wrap(err, "--metrics");
         goto fail;

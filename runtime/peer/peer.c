@@ -113,8 +113,7 @@ static int verify(struct peer *p, struct error *err)
         cleanup_close int fd = open(d->d.base, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
             return error_sys(err, "device %s: %s", d->d.name, d->d.base);
-        context_progress(p->ctx, "verify", i, p->plan->count, "devices");
-        if (context_check(p->ctx, err) < 0 || digest_of_fd(fd, d->d.base, sum, NULL, err) < 0)
+        if (digest_of_fd_watched(fd, d->d.base, "verify", p->ctx, sum, NULL, err) < 0)
             return -1;
         if (memcmp(sum, d->sha256, SHA256_SIZE) != 0)
             return error_set(err, ESTALE,

@@ -60,7 +60,7 @@ struct peer_counters {
     atomic_bool ready; /* plan and assembly do not change any more */
     atomic_uint_fast64_t resumes, suspends, resume_ns, suspend_ns, flushes;
     atomic_uint_fast64_t stage, bytes_total, bytes_settled, bytes_wire, dirty_pages, round;
-    atomic_uint_fast64_t migrations_out, migrations_in, migrations_failed;
+    atomic_uint_fast64_t migrations_out, migrations_in, migrations_failed, copies;
     atomic_uint_fast64_t last_suspended_ns, last_total_ns, sent, received; /* of migrations */
 };
 

@@ -308,29 +308,37 @@ struct plan *plan_devices(const char *json, struct error *err)
 
 /* ---- Bases --------------------------------------------------------------------------------- */
 
-bool plan_prove_base(struct plan_device *p, const struct context *ctx)
+bool plan_may_share(const struct plan_device *p)
 {
-    struct error err = ERROR_INIT;
+    return p->d.sharedbase && p->d.n_overlays;
+}
+
+int plan_prove_base(struct plan_device *p, const struct context *ctx, struct error *err)
+{
+    struct error why = ERROR_INIT;
     uint8_t sum[SHA256_SIZE];
 
-    if (!p->d.sharedbase || !p->d.n_overlays)
-        return false;
+    if (!plan_may_share(p))
+        return 0;
     if (p->proved)
-        return true;
+        return 1;
     cleanup_close int fd = open(p->d.base, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        (void)error_sys(&err, "%s", p->d.base);
-    else if (digest_of_fd(fd, p->d.base, sum, NULL, &err) == 0 && p->has_digest &&
-             memcmp(sum, p->sha256, SHA256_SIZE) != 0)
-        (void)error_set(&err, ESTALE, "%s: is not what its config says", p->d.base);
-    if (err.code) {
+        (void)error_sys(&why, "%s", p->d.base);
+    else if (digest_of_fd_watched(fd, p->d.base, "hash", ctx, sum, NULL, &why) == 0 &&
+             p->has_digest && memcmp(sum, p->sha256, SHA256_SIZE) != 0)
+        (void)error_set(&why, ESTALE, "%s: is not what its config says", p->d.base);
+    if (why.code && context_check(ctx, err) < 0)
+        return -1;
+    if (why.code) {
         log_warn(context_log(ctx), "Base is not shared: all of it travels, ignoring",
-                 log_str("device", p->d.name), log_str("error", err.text));
+                 log_str("device", p->d.name), log_str("error", why.text));
         p->d.sharedbase = false;
-        return false;
+        return 0;
     }
     memcpy(p->sha256, sum, SHA256_SIZE);
-    return p->has_digest = p->proved = true;
+    p->has_digest = p->proved = true;
+    return 1;
 }
 
 struct plan *plan_of_wish(const struct plan_wish *w, const struct context *ctx, struct error *err)

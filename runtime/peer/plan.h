@@ -71,11 +71,13 @@ struct plan_device *plan_find(const struct plan *plan, const char *name);
  */
 struct plan_device *plan_add_incoming(struct plan *plan, const char *name, struct error *err);
 
-/* Whether the device's base may be shared with another host's: it was asked for (sharedbase), the
- * machine writes to an overlay, and the base has the digest that its config gives. Read, not
- * believed: a disk that decays would corrupt the machine there. A digest that no config gives is
- * computed. The answer is kept. */
-bool plan_prove_base(struct plan_device *device, const struct context *ctx);
+/* Whether the device's base may be shared with another host's: it was asked for (sharedbase), and
+ * the machine writes to an overlay. */
+bool plan_may_share(const struct plan_device *device);
+/* Whether it can be then: the base has the digest that its config gives. Read, not believed: a disk
+ * that decays would corrupt the machine there. A digest that no config gives is computed. Takes as
+ * long as reading the base; the answer is kept. Returns 1, 0, or -1 when ctx was cancelled. */
+int plan_prove_base(struct plan_device *device, const struct context *ctx, struct error *err);
 
 /* Opens the device's stack for a local start; vm_dir: where a copy that nobody keeps goes
  * (skipsilo). Makes the folders of its overlays. NULL on failure. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "runtime/base/io.h"
@@ -139,13 +140,39 @@ static int open_package(struct registry *r, struct error *err)
         if (context_check(r->ctx, err) < 0 || check_digest(r, &r->items[r->n - 1], d, err) < 0)
             return -1;
     }
-    r->machine = pkg->foreign ? NULL : package_format(pkg, err);
-    if (pkg->foreign)
-        return error_set(err, ENOTSUP,
-                         "package %s: its config does not say what the machine is: start it once "
-                         "with drafter-peer, which writes that down",
-                         r->o->package);
+    if (pkg->foreign && package_adopt(pkg, err) < 0)
+        return error_wrap(err, "package %s", r->o->package);
+    r->machine = package_format(pkg, err);
     return r->machine ? 0 : -1;
+}
+
+/* The config of a list of devices; upstream's says nothing of them. */
+static struct package *read_config(struct registry *r, const char *path, struct error *err)
+{
+    size_t len;
+    cleanup_free char *text = io_read_file(AT_FDCWD, path, 2 * PACKAGE_CONFIG_MAX, &len, err);
+    cleanup_package struct package *pkg = text ? package_parse(text, len, path, err) : NULL;
+
+    for (size_t i = 0; pkg && pkg->foreign && i < r->o->devices->n; i++) {
+        const struct named *d = &r->o->devices->items[i];
+        struct blueprint_device dev = {.has_digest = false};
+        char file[BLUEPRINT_FILE_MAX + 1];
+        struct stat st;
+        if (strcmp(d->name, "config") == 0)
+            continue;
+        if (stat(d->path, &st) < 0) {
+            (void)error_sys(err, "device %s: %s", d->name, d->path);
+            return NULL;
+        }
+        dev.size = (uint64_t)st.st_size;
+        (void)snprintf(dev.name, sizeof(dev.name), "%s", d->name);
+        (void)snprintf(dev.file, sizeof(dev.file), "%s", blueprint_file_name(d->name, file));
+        if (package_add_device(pkg, &dev, err) < 0)
+            return NULL;
+    }
+    if (pkg && pkg->foreign && package_adopt(pkg, err) < 0)
+        return error_wrap(err, "%s", path), NULL;
+    return steal_ptr(&pkg);
 }
 
 static int open_devices(struct registry *r, struct error *err)
@@ -155,11 +182,7 @@ static int open_devices(struct registry *r, struct error *err)
         if (strcmp(d->name, "state") == 0 && read_state(r, d->path, err) < 0)
             return -1;
         if (strcmp(d->name, "config") == 0) {
-            size_t len;
-            cleanup_free char *text =
-                io_read_file(AT_FDCWD, d->path, 2 * PACKAGE_CONFIG_MAX, &len, err);
-            cleanup_package struct package *pkg =
-                text ? package_parse(text, len, d->path, err) : NULL;
+            cleanup_package struct package *pkg = read_config(r, d->path, err);
             r->machine = pkg ? package_format(pkg, err) : NULL;
             if (!r->machine)
                 return -1;
@@ -291,6 +314,7 @@ static void serve(struct pull *p)
         .concurrency = r->o->concurrency,
         .zstd_level = r->o->zstd_level,
         .bandwidth = r->o->bandwidth,
+        .answer_ns = r->o->answer_ns,
         .reconnect = reconnect,
         .opaque = p,
         .watch = &watch,
@@ -314,9 +338,12 @@ static void serve(struct pull *p)
         lock_scope(&r->lock);
         r->served++;
     }
-    log_info(context_log(r->ctx), "Completed all device migrations", log_str("addr", p->peer),
-             log_uint("ms", result.total_ns / 1000000), log_uint("bytes_sent", result.bytes_sent),
-             log_uint("pages_base", result.pages_base), log_uint("wants", result.wants));
+    log_info(context_log(r->ctx),
+             result.outcome == MIGRATE_COPIED ? "A copy was taken"
+                                              : "Completed all device migrations",
+             log_str("addr", p->peer), log_uint("ms", result.total_ns / 1000000),
+             log_uint("bytes_sent", result.bytes_sent), log_uint("pages_base", result.pages_base),
+             log_uint("wants", result.wants));
 }
 
 /* ---- Clients ------------------------------------------------------------------------------ */
@@ -338,21 +365,20 @@ static bool hand_over(struct pull *client, const uint8_t session[WIRE_SESSION_SI
     return false;
 }
 
-/* Says hello to a client: what it wants is in its greeting. */
+/* What a client wants is in its greeting. */
 static int greet(struct pull *p, struct error *err)
 {
-    static const uint8_t none[WIRE_SESSION_SIZE];
-    uint8_t buf[GREETING_SIZE];
-    struct greeting theirs;
+    uint8_t session[WIRE_SESSION_SIZE];
 
-    if (stream_read(p->stream, buf, sizeof(buf), REGISTRY_GREETING_NS, &p->ctx, err) < 0)
+    if (migrate_peek(p->stream, &p->ctx, session, err) < 0)
         return -1;
-    if (greeting_decode(buf, &theirs, err) < 0)
-        return error_wrap(err, "%s", p->peer);
-    stream_unread(p->stream, buf, sizeof(buf));
-    if (memcmp(theirs.session, none, sizeof(none)) != 0 && hand_over(p, theirs.session))
-        return 0;
-    /* A session that is not known is refused by the engine. */
+    if (!migrate_is_new(session)) {
+        if (hand_over(p, session))
+            return 0;
+        migrate_turn_away(steal_ptr(&p->stream), NULL, NULL, &p->ctx);
+        return error_set(err, ESTALE, "%s: wants to take up a pull that is not known here",
+                         p->peer);
+    }
     if (getrandom(p->session, sizeof(p->session), 0) != sizeof(p->session))
         return error_sys(err, "random bytes");
     {
@@ -471,8 +497,10 @@ int registry_run(const struct registry_options *options, const struct context *c
                  struct error *err)
 {
     cleanup_free struct registry *r = calloc(1, sizeof(*r));
+    struct transport_options transport = options->transport;
     pthread_condattr_t attr;
 
+    transport.hello = GREETING_SIZE;
     if (!r)
         return error_oom(err);
     r->o = options;
@@ -484,7 +512,7 @@ int registry_run(const struct registry_options *options, const struct context *c
     (void)pthread_condattr_destroy(&attr);
     int rc = -1;
     if (open_all(r, err) == 0 && (r->report = report_open(options->status_fd, NULL, ctx, err)) &&
-        (r->listener = listener_open(options->laddr, &options->transport, err))) {
+        (r->listener = listener_open(options->laddr, &transport, err))) {
         log_info(context_log(ctx), "Serving", log_str("addr", listener_address(r->listener)));
         report_event(r->report, "listening",
                      log_fields(log_str("addr", listener_address(r->listener))));

@@ -6,8 +6,10 @@
  * (--raddr), or a drafter-terminator. Pulls know nothing of each other: each has stacks, threads
  * and a session of its own; the package's files are only read.
  *
- *     accept --> thread: reads the greeting --> session zero: a new pull, migrate_send()
- *                                           '-> a pull's session: its link is taken up again
+ *     accept, greeting --> thread: session zero: a new pull, migrate_send()
+ *                                  a pull's session: its link is taken up again
+ *
+ * Who has not said its greeting yet takes no place of a pull (transport.h, hello).
  */
 #ifndef RUNTIME_PEER_REGISTRY_H
 #define RUNTIME_PEER_REGISTRY_H
@@ -17,7 +19,6 @@
 #include "runtime/snapshot/package.h"
 
 #define REGISTRY_PULLS_MAX 4096
-#define REGISTRY_GREETING_NS (10 * UINT64_C(1000000000)) /* a client has so long to say hello */
 
 /* Strings are the caller's and outlive the call. */
 struct registry_options {
@@ -31,6 +32,8 @@ struct registry_options {
     bool postcopy_off;    /* a puller runs the machine when it has everything */
     int zstd_level;
     uint64_t bandwidth; /* of each pull, bytes a second; 0 = no limit */
+    uint64_t answer_ns; /* a puller that takes nothing and does not say what is due for so long is
+                           given up; 0 = never */
     int status_fd;      /* as peer.h has it */
 };
 

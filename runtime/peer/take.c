@@ -30,10 +30,13 @@ struct take {
 /* ---- Room --------------------------------------------------------------------------------- */
 
 /* A base here is shared if it is what the source has: read, not believed. */
-static bool shares(struct take *t, struct plan_device *d, const struct wire_device *offered)
+static int shares(struct take *t, struct plan_device *d, const struct wire_device *offered,
+                  uint8_t *ret, struct error *err)
 {
-    return (offered->flags & DEVICE_BASE) && plan_prove_base(d, t->p->ctx) &&
-           memcmp(d->sha256, offered->base, SHA256_SIZE) == 0;
+    int rc = offered->flags & DEVICE_BASE ? plan_prove_base(d, &t->bridge.ctx, err) : 0;
+
+    *ret = rc == 1 && memcmp(d->sha256, offered->base, SHA256_SIZE) == 0;
+    return rc < 0 ? -1 : 0;
 }
 
 static int make_room(struct take *t, const struct wire_device *w, const struct pull_options *opt,
@@ -175,7 +178,8 @@ static int offer(void *opaque, const struct wire_device *offered, size_t n, cons
         struct plan_device *d = plan_find(p->plan, offered[i].name);
         if (!d && !(d = plan_add_incoming(p->plan, offered[i].name, err)))
             return -1;
-        shares_base[i] = shares(t, d, &offered[i]);
+        if (shares(t, d, &offered[i], &shares_base[i], err) < 0)
+            return -1;
         report_device(p->report, offered[i].name, offered[i].size);
     }
     if ((!p->o->mock && peer_choose(p, err) < 0) || peer_new_assembly(p, err) < 0 ||

@@ -31,8 +31,6 @@ struct terminate {
     struct package *pkg;   /* as the source describes the machine */
     struct file files[PACKAGE_DEVICES_MAX + 2];
     size_t n;
-    bool loaded;  /* everything is here */
-    bool written; /* and durable, but for its name */
 };
 
 /* ---- Files -------------------------------------------------------------------------------- */
@@ -196,7 +194,6 @@ static int write_package(struct terminate *t, struct error *err)
     for (size_t i = 0; !t->folder && i < t->n; i++)
         if (fsync(output_fd(t->files[i].out)) < 0)
             return error_sys(err, "device %s: make it durable", t->files[i].name);
-    t->written = true;
     return 0;
 }
 
@@ -240,10 +237,7 @@ static int load(void *opaque, const uint8_t *state, size_t len, struct error *er
             return -1;
     if (write_state(t, state, len, err) < 0)
         return -1;
-    t->loaded = true;
-    if (t->o->keep_running) /* said to the source, which goes on at once */
-        return error_set(err, ECANCELED, "a copy was taken, the machine stays");
-    return write_package(t, err);
+    return t->o->keep_running ? 1 : write_package(t, err);
 }
 
 static int run(void *opaque, struct error *err)
@@ -291,7 +285,7 @@ static int receive(struct terminate *t, struct migrate_result *result, struct er
     log_info(context_log(t->ctx), "Migrating from", log_str("remote", stream_peer(s)));
     report_begin(t->report, &t->move, "target", stream_peer(s));
     int rc = migrate_receive(s, &host, &options, t->ctx, result, err);
-    if (rc < 0 && t->o->keep_running && t->loaded && result->outcome == MIGRATE_ROLLED_BACK) {
+    if (rc == 0 && result->outcome == MIGRATE_COPIED) {
         rc = write_package(t, err);
         if (rc == 0)
             rc = publish(t, err);

@@ -5,8 +5,8 @@
  * says READY when the package is written and durable, and on the COMMIT gives it its name: from
  * then on the machine is the package's, and the source lets go of it.
  *
- * With keep_running it takes a copy: when it has everything it says that it never ran the machine
- * (ABORT), and the source resumes it at once. The package is what the machine was in that instant.
+ * With keep_running it takes a copy: when it has everything it says so (MIGRATE_COPIED), and the
+ * source resumes the machine at once. The package is what the machine was in that instant.
  */
 #ifndef RUNTIME_PEER_TERMINATE_H
 #define RUNTIME_PEER_TERMINATE_H

@@ -213,29 +213,6 @@ int package_open_device(const struct package *pkg, const struct blueprint_device
     return 0;
 }
 
-/* A foreign package is what stands under the names everybody uses. */
-static int find_foreign(struct package *pkg, struct error *err)
-{
-    static const char *const names[] = {"kernel", "initrd", "disk", "oci", "state", "memory"};
-    char buf[BLUEPRINT_FILE_MAX + 1];
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        struct blueprint_device dev = {.has_digest = false};
-        struct stat st;
-        (void)snprintf(dev.name, sizeof(dev.name), "%s", names[i]);
-        (void)snprintf(dev.file, sizeof(dev.file), "%s", blueprint_file_name(names[i], buf));
-        if (fstatat(pkg->dirfd, dev.file, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-            if (errno == ENOENT)
-                continue;
-            return error_sys(err, "package %s: %s", pkg->dir, dev.file);
-        }
-        dev.size = (uint64_t)st.st_size;
-        if (package_add_device(pkg, &dev, err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 struct package *package_open_at(int dirfd, const char *dir, struct error *err)
 {
     char what[512];
@@ -268,7 +245,7 @@ struct package *package_open_at(int dirfd, const char *dir, struct error *err)
         (void)error_sys(err, "package %s", dir);
         return NULL;
     }
-    if (pkg->foreign && find_foreign(pkg, err) < 0)
+    if (pkg->foreign && package_find_foreign(pkg, err) < 0)
         return NULL;
     for (size_t i = 0; i < pkg->n_devices; i++) {
         cleanup_close int device = -1;

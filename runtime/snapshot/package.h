@@ -101,6 +101,21 @@ int package_verify_device(const struct blueprint_device *dev, int fd, struct err
  * hypervisor than the one that was wished for (VMM_AUTO: any). Returns 0. */
 int package_check_host(const struct package *pkg, enum vmm_hypervisor wish, struct error *err);
 
+/* ---- upstream's ---- */
+
+/* Lists the devices of a foreign package that is open: what stands under the names everybody uses.
+ * Part of package_open(). Returns 0. */
+int package_find_foreign(struct package *pkg, struct error *err);
+
+/* The machine of a foreign package, as far as it has to be known: Firecracker's state says itself
+ * what it is, and needs only what it opens. memory_size: of the file, with the room at its end.
+ * *ret has no disks, and static strings. Returns 0, or -1 (EBADMSG). */
+int package_foreign_machine(uint64_t memory_size, struct vmm_machine *ret, struct error *err);
+
+/* Makes a foreign package one of ours: with that machine, and a disk for every device that is one.
+ * Returns 0. */
+int package_adopt(struct package *pkg, struct error *err);
+
 /* ---- making one ---- */
 
 /* An empty package of this architecture, made now. NULL: out of memory. */

@@ -76,7 +76,7 @@ enum frame_type {
     FRAME_RUNNING,   /* T>S it runs */
     FRAME_DONE,      /* T>S every block is here */
     FRAME_BYE,       /* S>T the source has let go of everything */
-    FRAME_ABORT,     /* either: the migration is over; payload: why, for people */
+    FRAME_ABORT,     /* either: the migration is over; offset: ABORT_*; payload: why, for people */
     FRAME_PING,      /* either: answer with the same offset */
     FRAME_PONG,
     FRAME_TYPES, /* how many, not a type */
@@ -89,6 +89,10 @@ enum frame_encoding {
     ENCODING_BASE,  /* no payload: as in the base both sides were found to share */
     ENCODINGS,
 };
+
+/* What a target adds to its ABORT; a source reads all else as 0. */
+#define ABORT_NEVER_RAN 1 /* the machine never ran there and never will */
+#define ABORT_COPIED 2    /* nor was it meant to: a copy was wanted, and is whole */
 
 struct frame {
     uint8_t type;

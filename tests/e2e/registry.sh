@@ -10,7 +10,7 @@ requires_command socat
 requires_command "${CC:-gcc}"
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 46
+plan 59
 
 testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
 before=$(cat package/* | sha256sum)
@@ -102,7 +102,12 @@ wait "$r"
 is "it ends when told" $? 0
 ok "nobody listens any more" [ ! -e r.sock ]
 
+# Those that have not said what they want take no place of a pull.
 registry few --pulls 1 --disable-postcopy-migration --bandwidth-limit 4M --laddr unix:few.sock
+for i in 1 2 3; do
+    socat -u OPEN:/dev/null,ignoreeof UNIX-CONNECT:few.sock &
+    cleanup kill -9 $!
+done
 drafter-terminator --raddr unix:few.sock --output slow 2>slow.log &
 slow=$!
 wait_line 30 few.log 'Migrating to'
@@ -114,6 +119,38 @@ wait $slow
 is "whose puller fails" $? 1
 like "and says why" "$(tail -n 1 slow.log)" 'called it off|closed the connection'
 ok "leaving nothing" [ ! -e slow ]
+# Of a puller that owes a word and takes nothing; here at once, a unit test has one that is mute.
+registry short --answer-timeout 1ns
+fails "a puller that does not answer is given up" 1 'answer timeout|Broken pipe|closed the connection|reset' \
+    drafter-terminator --raddr unix:short.sock --output never
+ok "and why is said" wait_line 20 short.log 'A pull failed.*answer to the offer did not come.*answer timeout'
+kill -TERM "$short"
+wait "$short"
+
+# Upstream's packages: a config that says nothing of the machine, in a folder and by a list.
+cp -r --sparse=always package upstreams
+printf '{"agentVSockPort":26}' >upstreams/config.json
+truncate -s 1M upstreams/config.json
+truncate -s +1M upstreams/memory.bin # it pads this one too
+registry up --package upstreams
+ok "a package of upstream's is served" drafter-terminator --raddr unix:up.sock --output adopted
+ok "all of it" same_devices upstreams adopted
+is "as a machine of Firecracker's" "$(config adopted | jq -c '[.agentVSockPort, .machine.hypervisor, .machine.memoryMiB]')" '[26,"firecracker",64]'
+ok "a copy of what stands still is a copy" drafter-terminator --raddr unix:up.sock --output adopted2 --keep-running
+ok "and no failure" wait_line 20 up.log 'A copy was taken'
+kill -TERM "$up"
+wait "$up"
+printf '[{"name":"state","input":"upstreams/state.bin"},{"name":"memory","input":"upstreams/memory.bin"},{"name":"config","input":"upstreams/config.json"}]' >up.json
+: >listed.log
+drafter-registry --devices @up.json --laddr unix:listed.sock 2>listed.log &
+listed=$!
+cleanup kill -9 $!
+wait_line 60 listed.log 'Serving addr'
+ok "and by its devices" drafter-terminator --raddr unix:listed.sock --output adopted3
+ok "the same" same_devices adopted adopted3
+kill -TERM $listed
+wait $listed
+
 cp -r --sparse=always package flipped
 flip_byte flipped/memory.bin 123456
 fails "a damaged package is not served" 1 'device memory.*damaged|SHA-256' drafter-registry --package flipped --laddr unix:x.sock
@@ -141,6 +178,8 @@ peer_start a --laddr unix:a.sock --trace a.trace --status-fd 9 9>a.events
 wait_line 60 a.log Listening
 ok "a copy is taken" drafter-terminator --raddr unix:a.sock --output copy --keep-running --trace copy.trace
 ok "the machine goes on" guest_verify a
+ok "its peer says what it was" grep -q 'A copy was taken, the machine runs on here' a.log
+fails "and not that it failed" 1 '' grep 'Migration failed' a.log
 ok "and is taken for good" drafter-terminator --raddr unix:a.sock --output taken
 peer_wait a
 is "then the source ends" "$peer_status" 0
@@ -153,12 +192,14 @@ peer_from='--package taken' peer_start c2
 peer_up c2
 ok "and the package too" guest_verify c2
 peer_stop c2
-is "events say it went wrong once, and then moved" \
-    "$(jq -r 'select(.event == "ended") | .outcome' a.events | paste -sd' ')" "rolled-back moved"
+is "events say that it was copied, and then moved" \
+    "$(jq -r 'select(.event == "ended") | .outcome' a.events | paste -sd' ')" "copied moved"
 is "every stage was reported" "$(jq -r 'select(.event == "progress") | .stage' a.events | uniq | paste -sd' ')" \
     "greet offer copy settle suspend greet offer copy settle suspend commit drain finished"
+is "rounds found what the guest wrote" "$(jq -s '[.[] | select(.event == "progress" and .stage == "settle") | .dirty_pages] | max > 0' a.events)" true
+is "each has its number" "$(jq -s '[.[] | select(.event == "progress" and .stage == "settle") | .round] | max >= 1' a.events)" true
 ok "the trace can be drawn" plot-migration -o a.svg a.trace
 plot-migration copy.trace >copy.svg
 like "the target's too, with its pause" "$(cat copy.svg)" 'stands still [0-9.]+ ms.*</svg>'
-like "the source's shows both" "$(plot-migration --number 1 a.trace)" 'rolled-back'
+like "the source's shows both" "$(plot-migration --number 1 a.trace)" 'copied'
 

@@ -287,6 +287,11 @@ static int load(void *opaque, const uint8_t *state, size_t len, struct error *er
     ck_assert_uint_eq(len, STATE_SIZE);
     vm->counter = get_le64(state);
     vm->seed = get_le64(state + len - 8);
+    for (size_t d = 0; vm->take_copy && d < WORLD_DEVICES; d++)
+        if (pull_wait(vm->pulls[d], err) < 0)
+            return -1;
+    if (vm->take_copy)
+        return 1;
     /* As a VMM's devices do: loading reads guest memory, which may not be here yet. */
     return block_read(vm->blocks[1], page, sizeof(page), 0, err);
 }

@@ -46,6 +46,7 @@ struct fakevm {
     atomic_bool stop;
     unsigned rate; /* writes between two breaths; 0 = a guest that writes nothing */
     bool fail_load, fail_run, fail_suspend, fail_prepare, fail_keep;
+    bool take_copy;          /* load() waits for everything, and wants no more */
     unsigned prepared, kept; /* how often; keep() also asserts that nothing was committed yet */
     bool discarded;
 };

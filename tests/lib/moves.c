@@ -3,7 +3,9 @@
 #include "tests/lib/moves.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -18,8 +20,10 @@ struct meeting {
     struct fakevm *target_vm;
     pthread_mutex_t lock;
     pthread_cond_t came;
-    int waiting;          /* descriptor for the source, -1 = none */
-    bool open;            /* the source still listens */
+    int waiting;        /* descriptor for the source, -1 = none */
+    bool open;          /* the source still listens */
+    pthread_t stranger; /* the last of them */
+    bool has_stranger;
     struct cancel target; /* requested once the target asks for a source that is gone for good */
 };
 
@@ -61,6 +65,77 @@ static struct stream *source_reconnect(void *opaque, uint64_t timeout_ns, struct
     return stream_of(fd);
 }
 
+struct stranger {
+    const struct world *world;
+    int fd;
+};
+
+static bool put(int fd, const void *data, size_t len)
+{
+    return send(fd, data, len, MSG_NOSIGNAL) == (ssize_t)len;
+}
+
+/* A source of something else. */
+static void *stranger(void *opaque)
+{
+    struct stranger *s = opaque;
+    uint8_t buf[GREETING_SIZE + FRAME_HEADER_SIZE], page[BLOCK_PAGE];
+    struct greeting g = {.version_min = WIRE_VERSION,
+                         .version_max = WIRE_VERSION,
+                         .role = WIRE_SOURCE,
+                         .features = WIRE_FEATURE_POSTCOPY,
+                         .session = "a stranger here"};
+    uint64_t sequence = 0;
+
+    greeting_encode(&g, buf);
+    memset(page, 0xee, sizeof(page));
+    bool heard = put(s->fd, buf, GREETING_SIZE);
+    for (uint16_t d = 0; d < WORLD_DEVICES; d++)
+        for (uint64_t i = 0; heard && i < s->world->pages[d]; i++) {
+            struct frame f = {.type = FRAME_DATA,
+                              .device = d,
+                              .offset = i * BLOCK_PAGE,
+                              .extent = BLOCK_PAGE,
+                              .length = BLOCK_PAGE,
+                              .sequence = sequence};
+            frame_seal(&f, page);
+            frame_encode(&f, buf);
+            sequence++;
+            heard = put(s->fd, buf, FRAME_HEADER_SIZE) && put(s->fd, page, sizeof(page));
+        }
+    struct frame f = {.type = FRAME_ABORT, .sequence = sequence};
+    frame_seal(&f, NULL);
+    frame_encode(&f, buf);
+    (void)put(s->fd, buf, FRAME_HEADER_SIZE);
+    while (read(s->fd, buf, sizeof(buf)) > 0)
+        ;
+    (void)close(s->fd);
+    free(s);
+    return NULL;
+}
+
+static void join_stranger(struct meeting *meet)
+{
+    if (meet->has_stranger)
+        (void)pthread_join(meet->stranger, NULL);
+    meet->has_stranger = false;
+}
+
+static struct stream *meet_stranger(struct meeting *meet)
+{
+    struct stranger *s = malloc(sizeof(*s));
+    int sv[2];
+
+    join_stranger(meet);
+    ck_assert_ptr_nonnull(s);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    *s = (struct stranger){meet->target_vm->world, sv[0]};
+    ck_assert_int_eq(pthread_create(&meet->stranger, NULL, stranger, s), 0);
+    meet->has_stranger = true;
+    meet->m->met++;
+    return stream_of(sv[1]);
+}
+
 static struct stream *target_reconnect(void *opaque, struct error *err)
 {
     struct meeting *meet = opaque;
@@ -68,6 +143,8 @@ static struct stream *target_reconnect(void *opaque, struct error *err)
 
     if (meet->m->before_reconnect)
         meet->m->before_reconnect(meet->target_vm);
+    if (meet->m->met < meet->m->strangers)
+        return meet_stranger(meet);
     lock_scope(&meet->lock);
 
     if (!meet->open) {
@@ -114,7 +191,7 @@ void move_run(struct move *m, struct fakevm *a, struct fakevm *b)
     m->send.record = record;
     m->send.idle_ns = m->send.idle_ns ? m->send.idle_ns : UINT64_C(5000000000);
     m->receive.idle_ns = m->send.idle_ns;
-    m->send.retake_ns = UINT64_C(20000000000);
+    m->send.retake_ns = m->retake_ns ? m->retake_ns : UINT64_C(20000000000);
     m->receive.retake_ns = m->send.retake_ns;
     m->send.opaque = m->receive.opaque = &meet;
     m->send.reconnect = m->no_reconnect ? NULL : source_reconnect;
@@ -135,6 +212,7 @@ void move_run(struct move *m, struct fakevm *a, struct fakevm *b)
             (void)close(meet.waiting);
     }
     (void)pthread_join(thread, NULL);
+    join_stranger(&meet);
     m->struck = relay_stop(&relay);
     cancel_destroy(&meet.target);
 }
@@ -166,4 +244,23 @@ struct fakevm *move_check(const struct move *m, struct fakevm *a, struct fakevm 
     fakevm_stand_still(owner);
     fakevm_check(owner);
     return owner;
+}
+
+void pair_set_up(struct pair *p)
+{
+    fakevm_work_in_memory();
+    world_init(&p->world, 300, 500);
+    fakevm_make(&p->a, &p->world, "a", unit_seed());
+    fakevm_empty(&p->b, &p->world, "b", unit_seed() + 1);
+    p->a.rate = p->b.rate = 4;
+    fakevm_run(&p->a);
+    while (atomic_load(&p->world.writes) < 200) /* so that there is something to move */
+        (void)sched_yield();
+}
+
+void pair_tear_down(struct pair *p)
+{
+    fakevm_destroy(&p->a);
+    fakevm_destroy(&p->b);
+    world_destroy(&p->world);
 }

@@ -14,8 +14,12 @@ struct move {
     void (*tune)(struct migrate_device *devices); /* changes what the source offers; may be NULL */
     struct context *source_ctx;                   /* may be NULL */
     void (*before_reconnect)(struct fakevm *target); /* the target lost the link; may be NULL */
+    unsigned strangers; /* so many other sources answer first where the source was: each greets with
+                           a session of its own, sends pages of its own, and says that it is over */
+    uint64_t retake_ns; /* of both sides; 0 = 20 s */
     /* results */
     bool struck;
+    unsigned met; /* strangers */
     int source_rc, target_rc;
     struct migrate_result source, target;
     struct error source_err, target_err;
@@ -27,5 +31,13 @@ void move_run(struct move *m, struct fakevm *a, struct fakevm *b);
 /* What must hold after any move, harmed or not; stops the guest and checks all data. Returns the
  * one that has the machine. */
 struct fakevm *move_check(const struct move *m, struct fakevm *a, struct fakevm *b);
+
+/* A machine "a" that runs and has written something, and a host "b" without one, in memory. */
+struct pair {
+    struct world world;
+    struct fakevm a, b;
+};
+void pair_set_up(struct pair *p);
+void pair_tear_down(struct pair *p);
 
 #endif

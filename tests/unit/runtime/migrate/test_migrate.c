@@ -12,42 +12,18 @@
 
 #define SECOND UINT64_C(1000000000)
 
-struct pair {
-    struct world world;
-    struct fakevm a, b;
-};
-
-static void set_up(struct pair *p)
-{
-    fakevm_work_in_memory();
-    world_init(&p->world, 300, 500);
-    fakevm_make(&p->a, &p->world, "a", unit_seed());
-    fakevm_empty(&p->b, &p->world, "b", unit_seed() + 1);
-    p->a.rate = p->b.rate = 4;
-    fakevm_run(&p->a);
-    while (atomic_load(&p->world.writes) < 200) /* so that there is something to move */
-        (void)sched_yield();
-}
-
-static void tear_down(struct pair *p)
-{
-    fakevm_destroy(&p->a);
-    fakevm_destroy(&p->b);
-    world_destroy(&p->world);
-}
-
 static void moves_well(struct move *m)
 {
     struct pair p;
 
-    set_up(&p);
+    pair_set_up(&p);
     move_run(m, &p.a, &p.b);
     ck_assert_msg(m->source_rc == 0, "%s", m->source_err.text);
     ck_assert_msg(m->target_rc == 0, "%s", m->target_err.text);
     ck_assert_int_eq(m->source.outcome, MIGRATE_MOVED);
     ck_assert_int_eq(m->target.outcome, MIGRATE_MOVED);
     ck_assert_ptr_eq(move_check(m, &p.a, &p.b), &p.b);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 
 UNIT_TEST(precopy_then_last_set)
@@ -66,14 +42,14 @@ static void moves_quiet(struct move *m)
 {
     struct pair p;
 
-    set_up(&p);
+    pair_set_up(&p);
     fakevm_stand_still(&p.a);
     p.a.rate = p.b.rate = 0;
     fakevm_run(&p.a);
     move_run(m, &p.a, &p.b);
     ck_assert_msg(m->source_rc == 0, "%s", m->source_err.text);
     ck_assert_ptr_eq(move_check(m, &p.a, &p.b), &p.b);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 
 static void quiet_after_four(struct migrate_device *devices)
@@ -142,6 +118,47 @@ UNIT_TEST(max_cycles_zero_is_no_round)
 }
 END_TEST
 
+/* ---- what a person is told meanwhile ---- */
+
+struct told {
+    char phases[1024]; /* each once, in their order */
+    uint64_t done, total;
+    bool beyond; /* more was done than there is */
+    bool early;  /* something was done before the copy began */
+};
+
+static void tell(void *opaque, const char *phase, uint64_t done, uint64_t total, const char *unit)
+{
+    struct told *t = opaque;
+    size_t len = strlen(t->phases), n = strlen(phase);
+
+    ck_assert_str_eq(unit, "bytes");
+    if (len < n || strcmp(t->phases + len - n, phase) != 0)
+        (void)snprintf(t->phases + len, sizeof(t->phases) - len, "%s%s", len ? ", " : "", phase);
+    t->done = done;
+    t->total = total;
+    t->beyond |= done > total;
+    t->early |= done > 0 && (strcmp(phase, "greet") == 0 || strcmp(phase, "offer") == 0);
+}
+
+UNIT_TEST(progress_names_stages_and_rounds)
+{
+    struct told told = {.phases = ""};
+    struct progress progress = {.report = tell, .opaque = &told};
+    struct context ctx = {.progress = &progress};
+    struct move m = {.tune = never_quiet, .source_ctx = &ctx};
+
+    moves_quiet(&m);
+    ck_assert_str_eq(
+        told.phases,
+        "greet, offer, copy, settle, settle 1, settle 2, settle 3, settle 4, settle 5, "
+        "settle 6, settle 7, suspend, commit, drain, finished");
+    ck_assert_uint_eq(told.total, (300 + 500) * UINT64_C(4096));
+    ck_assert_uint_eq(told.done, told.total);
+    ck_assert(!told.beyond && !told.early);
+}
+END_TEST
+
 /* Which places in the order of what was sent the device's blocks had. */
 struct order_seen {
     pthread_mutex_t lock;
@@ -173,7 +190,7 @@ UNIT_TEST(what_changes_often_is_sent_last)
     uint8_t page[4096];
     struct pair p;
 
-    set_up(&p);
+    pair_set_up(&p);
     fakevm_stand_still(&p.a);
     p.a.rate = p.b.rate = 0;
     ck_assert_int_eq(block_read(p.a.blocks[1], page, sizeof(page), 0, &err), 0);
@@ -186,7 +203,7 @@ UNIT_TEST(what_changes_often_is_sent_last)
     if (seen.hot_at) /* the block may hold zeros alone */
         ck_assert_uint_gt(seen.hot_at, seen.last_at);
     ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.b);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -227,7 +244,7 @@ UNIT_TEST(slow_link)
     struct pair p;
     struct move m = {.send = {.bandwidth = 4000000, .postcopy = MIGRATE_POSTCOPY_EARLY}};
 
-    set_up(&p);
+    pair_set_up(&p);
     while (atomic_load(&p.world.writes) < 4000) /* until most pages hold something */
         (void)sched_yield();
     move_run(&m, &p.a, &p.b);
@@ -236,7 +253,7 @@ UNIT_TEST(slow_link)
     /* The limit is seen in the time, from below; a tenth of a second may go at once. */
     ck_assert_uint_gt(m.source.bytes_sent, 1000000);
     ck_assert_uint_ge(m.source.total_ns + SECOND / 5, m.source.bytes_sent * 250);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -249,14 +266,14 @@ UNIT_TEST(all_written_while_the_link_is_down)
                      .fault = {.harm = HARM_CUT, .direction = 1, .type = FRAME_RUNNING},
                      .before_reconnect = fakevm_write_all};
 
-    set_up(&p);
+    pair_set_up(&p);
     p.b.rate = 0;
     move_run(&m, &p.a, &p.b);
     ck_assert(m.struck);
     ck_assert_msg(m.source_rc == 0, "%s", m.source_err.text);
     ck_assert_msg(m.target_rc == 0, "%s", m.target_err.text);
     ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.b);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -303,11 +320,11 @@ UNIT_TEST(target_cannot_load)
 {
     struct pair p;
     struct move m = {0};
-    set_up(&p);
+    pair_set_up(&p);
     p.b.fail_load = true;
     stays(&m, &p, "the state does not fit");
     ck_assert(p.b.discarded);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -315,11 +332,11 @@ UNIT_TEST(guest_cannot_be_suspended)
 {
     struct pair p;
     struct move m = {0};
-    set_up(&p);
+    pair_set_up(&p);
     p.a.fail_suspend = true;
     stays(&m, &p, "the agent did not answer");
     ck_assert(p.b.discarded);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -327,11 +344,11 @@ UNIT_TEST(guest_cannot_be_prepared)
 {
     struct pair p;
     struct move m = {0};
-    set_up(&p);
+    pair_set_up(&p);
     p.a.fail_prepare = true;
     stays(&m, &p, "no room to suspend it");
     ck_assert_uint_eq(p.a.kept, 0);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -339,12 +356,12 @@ UNIT_TEST(what_is_not_kept_is_not_committed)
 {
     struct pair p;
     struct move m = {0};
-    set_up(&p);
+    pair_set_up(&p);
     p.a.fail_keep = true;
     stays(&m, &p, "the disk is gone");
     ck_assert_uint_eq(p.a.kept, 1);
     ck_assert(p.b.discarded);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -355,7 +372,7 @@ UNIT_TEST(target_that_fails_to_run_leaves_it_in_doubt)
     char peer[WIRE_REASON_MAX + 1];
     enum migrate_record_state state;
 
-    set_up(&p);
+    pair_set_up(&p);
     p.b.fail_run = true;
     move_run(&m, &p.a, &p.b);
     ck_assert_int_eq(m.source.outcome, MIGRATE_IN_DOUBT);
@@ -380,7 +397,7 @@ UNIT_TEST(target_that_fails_to_run_leaves_it_in_doubt)
     ck_assert_ptr_eq(move_check(&third, &p.a, &d), &d);
     fakevm_destroy(&c);
     fakevm_destroy(&d);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -391,12 +408,12 @@ UNIT_TEST(downtime_limit_gives_up_and_goes_on)
     struct move m = {.fault = {.harm = HARM_STALL, .direction = 0, .type = FRAME_SUSPENDED},
                      .send = {.downtime_limit_ns = SECOND / 10, .idle_ns = 20 * SECOND},
                      .no_reconnect = true};
-    set_up(&p);
+    pair_set_up(&p);
     m.send.idle_ns = SECOND;
     move_run(&m, &p.a, &p.b);
     ck_assert_ptr_nonnull(strstr(m.source_err.text, "longer than the limit"));
     ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.a);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 
@@ -407,14 +424,14 @@ UNIT_TEST(cancelled_before_the_commit)
     struct context ctx = {.cancel = &cancel};
     struct move m = {.source_ctx = &ctx};
 
-    set_up(&p);
+    pair_set_up(&p);
     ck_assert_int_eq(cancel_init(&cancel, NULL), 0);
     cancel_request(&cancel);
     move_run(&m, &p.a, &p.b);
     ck_assert_int_eq(m.source_err.code, ECANCELED);
     ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.a);
     cancel_destroy(&cancel);
-    tear_down(&p);
+    pair_tear_down(&p);
 }
 END_TEST
 

@@ -25,6 +25,15 @@ static const char *text_of(struct json_object *obj, const char *key)
     return json_object_get_string(json_object_object_get(obj, key));
 }
 
+UNIT_TEST(outcomes_have_names)
+{
+    static const char *const want[] = {"rolled-back", "moved", "copied", "in-doubt"};
+
+    for (int i = 0; i < 4; i++)
+        ck_assert_str_eq(migrate_outcome_name((enum migrate_outcome)i), want[i]);
+}
+END_TEST
+
 UNIT_TEST(events_are_lines_of_json)
 {
     struct error err = ERROR_INIT, cause = {.code = 5, .text = "a \"reason\"\nof two lines"};

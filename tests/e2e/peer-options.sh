@@ -7,8 +7,9 @@
 requires_command openssl
 requires_command socat
 requires_command jq
+requires_command script
 requires_file /dev/fuse
-plan 44
+plan 57
 
 # -- what moves: 6 MiB of memory, 16 MiB of disk, of which 4 MiB are text --
 mkdir package
@@ -45,9 +46,17 @@ sent() { jq -r 'select(.event == "ended") | .bytes_sent' $s.events | tail -n 1; 
 moved() { take "$@" && same; }
 
 # -- carriers --
+# silent PORT: three clients that connect and say nothing, for as long as the test lasts.
+silent() {
+    for _ in 1 2 3; do
+        socat -u OPEN:/dev/null,ignoreeof "TCP:127.0.0.1:$1" &
+        cleanup kill -9 $!
+    done
+}
 source_at 127.0.0.1:0
 port=$(sed -n 's/.*Listening.*:\([0-9]*\)$/\1/p' $s.log)
-ok "IPv4" moved "127.0.0.1:$port"
+silent "$port"
+ok "IPv4, beside clients that say nothing" moved "127.0.0.1:$port"
 like "the source says where it went" "$(grep 'Finished all migrations' $s.log)" 'addr=127.0.0.1:'
 if [ -e /proc/net/if_inet6 ] && grep -q ' lo$' /proc/net/if_inet6; then
     source_at '[::1]:0'
@@ -109,7 +118,8 @@ refused "one that has expired" 'expired|refused our certificate' $(tls expired c
 refused "a target that trusts another CA" 'verify failed' $(tls host other)
 fails "a target that speaks without TLS" 1 '' timeout 30 drafter-peer --package none --overlay-dir none --mock --raddr "127.0.0.1:$port"
 ok "nothing of them stays" [ ! -e none/memory.bin ]
-ok "the one with a certificate has it" moved "tls:127.0.0.1:$port" $(tls host ca)
+silent "$port"
+ok "the one with a certificate has it, beside those that do not shake hands" moved "tls:127.0.0.1:$port" $(tls host ca)
 source_at tls:127.0.0.1:0 $(tls expired ca)
 port=$(sed -n 's/.*Listening.*:\([0-9]*\)$/\1/p' $s.log)
 refused "a source whose certificate has expired" 'expired' $(tls host ca)
@@ -166,6 +176,40 @@ is "does not" "$(($(sent) < 8000000))" 1
 ok "one that is shared: as it stands" both '{"shared": true, "overlay": "", "state": ""}' '{"shared": true, "overlay": "", "state": ""}' '{}'
 is "does not either" "$(($(sent) < 8000000))" 1
 ok "blocks of 4 KiB there, of 1 MiB here" both '{"blockSize": 4096}' '{"blockSize": 1048576}'
+
+# -- watched --
+source_at unix:o.sock --bandwidth-limit 2M --metrics unix:m.sock
+metrics() { printf 'GET /metrics HTTP/1.0\r\n\r\n' | socat -t 20 - UNIX-CONNECT:m.sock | tr -d '\r' | sed '1,/^$/d' >metrics.txt; }
+metric() { sed -n "s/^drafter_peer_$1 //p" metrics.txt; }
+# One that says nothing is not waited for.
+socat -u OPEN:/dev/null,ignoreeof UNIX-CONNECT:m.sock &
+cleanup kill -9 $!
+metrics
+is "metrics before" "$(metric migrating_to) $(metric migrations_failed_total)" "0 0"
+script -qefc 'drafter-peer --package watched --overlay-dir watched --chroot-base-dir vms --mock --raddr unix:o.sock' /dev/null </dev/null >bar.log 2>&1 &
+watched=$!
+cleanup kill -9 $watched
+wait_for 60 grep -q 's left' bar.log
+metrics
+like "a bar: phase, bytes, rate, what is left" "$(tr '\r' '\n' <bar.log | grep 's left' | head -n 1)" \
+    'copy +\[#*-+\] +[0-9]+% [0-9]+\.[0-9] MiB, [0-9]+\.[0-9] MiB/s, [0-9]+ s left$'
+is "metrics meanwhile: it goes, and copies" "$(metric migrating_to) $(metric migration_stage)" "1 2"
+is "of all bytes" "$(metric migration_bytes)" $(((6 + 16) << 20))
+is "some are there" "$(($(metric migration_settled_bytes) > 0 && $(metric migration_settled_bytes) < (22 << 20)))" 1
+is "by the wire" "$(($(metric migration_wire_bytes) > 1000000))" 1
+kill -USR1 "$(peer_pid $s)"
+wait_line 60 $s.log 'Migration failed, the machine runs on here'
+wait $watched
+is "called off, that one fails" $? 1
+metrics
+is "metrics after" "$(metric migrating_to) $(metric migrations_failed_total) $(metric migrations_sent_total)" "0 1 0"
+is "bytes of what failed count too" "$(($(metric migration_sent_bytes_total) > 1000000))" 1
+is "every sample has its kind, and a help, once" "$(awk '/^# HELP/ { h[$3]++ } /^# TYPE/ { t[$3]++; ok += $4 ~ /^(counter|gauge)$/ }
+    /^[^#]/ { n = $1; sub(/{.*/, "", n); if (h[n] != 1 || t[n] != 1 || $2 + 0 != $2) print }' metrics.txt)" ""
+is "events have the rate and an end" "$(jq -s '[.[] | select(.event == "progress" and .stage == "copy" and .bytes_per_second > 0 and .eta_ms > 0)] | length > 0' $s.events)" true
+is "they follow what is there" "$(jq -s '[.[] | select(.event == "progress" and .stage == "copy") | .bytes_settled] | . == sort and last > first' $s.events)" true
+is "and end with why" "$(jq -r 'select(.event == "ended") | .outcome + " " + (.error | test("interrupted") | tostring)' $s.events)" "rolled-back true"
+peer_stop $s
 
 # -- called off --
 source_at unix:o.sock --bandwidth-limit 2M

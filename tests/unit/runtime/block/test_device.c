@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_device.c - the --devices array */
 #include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/base/json.h"
 #include "runtime/block/device.h"
+#include "runtime/block/filter/dirty.h"
 #include "tests/lib/stack.h"
 
 static struct error err;
@@ -176,6 +179,68 @@ UNIT_TEST(becomes_a_stack)
                      "\"round\":4096},{\"type\":\"stats\"}]");
     json_object_put(stack);
     devices_free(&d);
+}
+END_TEST
+
+/* Opens the device as its JSON says, writes to the first block often and to the second once, waits,
+ * and looks in which order a migration would send them: ret gets the first and the last. */
+static void order_of_writes(const char *expiry, uint64_t wait_ns, uint64_t ret[2])
+{
+    static const uint8_t page[4096];
+    const struct timespec nap = {.tv_nsec = 1000000};
+    struct timespec now;
+    struct devices d;
+    uint64_t *blocks;
+    size_t n;
+    char text[256];
+
+    (void)snprintf(text, sizeof(text),
+                   "[{\"name\":\"disk\",\"base\":\"three\",\"blockSize\":4096,\"expiry\":%s}]",
+                   expiry);
+    int fd = open("three", O_CREAT | O_WRONLY, 0600);
+    ck_assert_int_eq(ftruncate(fd, 3 * 4096), 0);
+    (void)close(fd);
+    parse(text, &d);
+    struct json_object *stack = device_stack(&d.items[0], &err);
+    struct block *b = block_open_json(stack, "disk", NULL, &err);
+    ck_assert_msg(b != NULL, "%s", err.text);
+    for (int i = 0; i < 100; i++)
+        OK(block_write(b, page, sizeof(page), 0, 0, &err));
+    OK(block_write(b, page, sizeof(page), 4096, 0, &err));
+    /* The time that passes is what is looked at. */
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    uint64_t end = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec + wait_ns;
+    while (wait_ns && (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec <= end) {
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    }
+    OK(dirty_order(dirty_find(b), &blocks, &n, &err));
+    ck_assert_uint_eq(n, 3);
+    ret[0] = blocks[0];
+    ret[1] = blocks[2];
+    free(blocks);
+    OK(block_close(b, &err));
+    json_object_put(stack);
+    devices_free(&d);
+}
+
+/* For so long a write counts: what changes often is sent last, as long as that is known. */
+UNIT_TEST(expiry_is_how_long_a_write_counts)
+{
+    uint64_t first_and_last[2];
+
+    order_of_writes("\"1h\"", 0, first_and_last);
+    ck_assert_uint_eq(first_and_last[0], 2); /* never written */
+    ck_assert_uint_eq(first_and_last[1], 0); /* a hundred times */
+    order_of_writes("3600000000000", 0, first_and_last);
+    ck_assert_uint_eq(first_and_last[1], 0);
+    /* They are older than that now: as if nothing had been written. */
+    order_of_writes("\"20ms\"", 2 * 20000000, first_and_last);
+    ck_assert_uint_eq(first_and_last[0], 0);
+    ck_assert_uint_eq(first_and_last[1], 2);
+    order_of_writes("0", 0, first_and_last); /* none counts, ever */
+    ck_assert_uint_eq(first_and_last[0], 0);
+    ck_assert_uint_eq(first_and_last[1], 2);
 }
 END_TEST
 

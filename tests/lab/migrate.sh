@@ -24,7 +24,7 @@ for n in 1 2; do
     # shellcheck disable=SC2207
     lab_qemu=($(lab_cable $n))
     [ $n = 2 ] || lab_qemu+=("${lab_disk[@]}")
-    LAB_MEMORY=2048 lab_start $n 600 "export LAB_KEYS=4096 LAB_GUEST_MIB=256 LAB_FIRST=$on_1 LAB_MTU=9000; bash migrate.sh"
+    LAB_MEMORY=2048 lab_start $n 560 "export LAB_KEYS=4096 LAB_GUEST_MIB=256 LAB_FIRST=$on_1 LAB_MTU=9000; bash migrate.sh"
 done
 lab_wait 1 || lab_stop 2 # which waits for it in vain
 lab_wait 2

@@ -137,8 +137,8 @@ static int compare_base(const char *what, const struct block_identity *had,
                         const struct block_identity *now, struct error *err)
 {
     static const char way_out[] =
-        "the overlay belongs to another base image; give that one, or remove overlay and state to "
-        "start anew";
+        "the overlay belongs to another base image; give that one, or start anew: drafter-peer "
+        "--fresh, or remove overlay and state";
     char a[SHA256_HEX_SIZE], b[SHA256_HEX_SIZE];
 
     if (had->size != now->size)

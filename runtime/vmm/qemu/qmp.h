@@ -5,9 +5,10 @@
  * caller serialises). Each wait has a deadline and ends with the connection or the context's
  * cancellation. Each command carries an id; an answer to an earlier command (one that timed out) is
  * dropped, any other surprise is an error. A command that was only begun saves a round trip: QEMU
- * answers in order, so whoever waits next, for an answer or an event, hears of its failure. Events that come in between are kept, the newest
- * QMP_EVENTS_MAX, until qmp_wait_event() takes them or qmp_forget_events(). The peer is not
- * trusted: lines are at most QMP_LINE_MAX bytes, and parsed with the limits of json.h.
+ * answers in order, so whoever waits next, for an answer or an event, hears of its failure. Events
+ * that come in between are kept, the newest QMP_EVENTS_MAX, until qmp_wait_event() takes them or
+ * qmp_forget_events(). The peer is not trusted: lines are at most QMP_LINE_MAX bytes, and parsed
+ * with the limits of json.h.
  */
 #ifndef RUNTIME_VMM_QEMU_QMP_H
 #define RUNTIME_VMM_QEMU_QMP_H
@@ -45,8 +46,8 @@ int qmp_execute(struct qmp *q, const char *command, struct json_object *args, in
                 uint64_t deadline, struct json_object **ret_value, struct error *err);
 
 /* Sends a command whose answer nobody needs, unless it is an error: that fails the next of the
- * functions that wait, with this command's name. args, pass_fd: as above. At most QMP_BEGUN_MAX at a
- * time, more are ENOBUFS. Returns 0 when it was sent. */
+ * functions that wait, with this command's name. args, pass_fd: as above. At most QMP_BEGUN_MAX at
+ * a time, more are ENOBUFS. Returns 0 when it was sent. */
 int qmp_begin(struct qmp *q, const char *command, struct json_object *args, int pass_fd,
               uint64_t deadline, struct error *err);
 

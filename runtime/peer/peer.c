@@ -142,6 +142,7 @@ int peer_new_assembly(struct peer *p, struct error *err)
     if (p->o->raddr && *p->o->raddr)
         ao.read_ahead_kib = READ_AHEAD_FAR_KIB;
     vm_setup_fill(&p->setup, p->o->vm, &ao.vmm);
+    ao.vmm.small_faults = ao.read_ahead_kib > 0;
     ao.vmm.purpose = p->boots ? VMM_BOOT : VMM_LOAD;
     p->a = assembly_new(&ao, p->ctx, err);
     return p->a ? 0 : -1;

@@ -42,6 +42,7 @@ struct process_options {
     gid_t gid;
     gid_t groups[2];
     size_t n_groups;
+    bool small_faults; /* a fault reads no more than the file's read-ahead; see vmm_options */
 
     bool watchdog;                                /* see above */
     const char *cgroup_dirs[PROCESS_CGROUPS_MAX]; /* which the watchdog removes, inner first */

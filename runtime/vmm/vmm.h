@@ -210,6 +210,8 @@ struct vmm_options {
                             (vsock_open()); -1 = none. The caller closes its copy after
                             vmm_start() */
     int serial_fd;       /* QEMU: a connected stream socket as second serial port; -1 = none */
+    bool small_faults;   /* the memory file's pages come from far: a fault must not read more of
+                            them than the file's read-ahead says. QEMU only, Firecracker's do not */
     uint64_t timeout_ns; /* for any one act; 0 = VMM_TIMEOUT_NS */
 };
 

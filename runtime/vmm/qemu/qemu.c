@@ -163,6 +163,7 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
         .change_user = vmm->uid != geteuid() || vmm->gid != getegid(),
         .uid = vmm->uid,
         .gid = vmm->gid,
+        .small_faults = opt->small_faults,
     };
     po.n_groups = kvm_groups(vmm, po.groups);
     vmm->process = process_start(&po, err);

@@ -8,11 +8,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "runtime/base/io.h"
+#include "runtime/vmm/child.h"
 #include "runtime/vmm/driver.h"
 #include "tests/lib/unit.h"
 
@@ -188,6 +190,41 @@ END_TEST
 UNIT_TEST(dies_with_us_through_the_watchdog)
 {
     dies_with_parent(true);
+}
+END_TEST
+
+/* What madvise(MADV_HUGEPAGE) says in a child that has prepared itself: 0, or its errno. */
+static int huge_pages_in_child(bool small_faults)
+{
+    struct process_options o = base(NULL);
+    struct child_setup setup;
+    struct error err = ERROR_INIT;
+    int status;
+
+    o.small_faults = small_faults;
+    ck_assert_int_eq(child_setup_init(&setup, &o, &err), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        const size_t size = 4u << 20;
+        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED || child_prepare(&setup) != 0 || madvise(p, size, MADV_NORMAL) < 0)
+            _exit(255);
+        _exit(madvise(p, size, MADV_HUGEPAGE) < 0 ? errno : 0);
+    }
+    ck_assert_int_gt(pid, 0);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    child_setup_end(&setup);
+    ck_assert(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+UNIT_TEST(small_faults_need_no_huge_pages)
+{
+    int plain = huge_pages_in_child(false);
+
+    ck_assert_int_eq(huge_pages_in_child(true), EINVAL);
+    /* Where the kernel knows none, it says so itself. */
+    ck_assert_msg(plain == 0 || plain == EINVAL, "errno %d", plain);
 }
 END_TEST
 

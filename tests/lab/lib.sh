@@ -21,7 +21,7 @@
 # one), busybox, /proc, /sys, /dev and control groups version 2. Nothing of it stays.
 lab_qemu=()
 lab_begin() { # [MODULE...]
-    local deb dir m
+    local deb m
     lab_dir=$PWD/lab.$BASHPID
     lab_root=$lab_dir/root
     mkdir -p "$lab_root"/{bin,dev,proc,sys,tmp,lab,lib/modules,etc,run}

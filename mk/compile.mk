@@ -41,6 +41,7 @@ program-deps = $(or $(deps-$1),$(deps-$(firstword $(subst /, ,$1))))
 .PHONY: all
 all: $(programs)
 
+# Two makes at once may look at the response file: each writes one of its own.
 # pkg-config runs when the response file is made, not when make starts: `make depend all` installs it.
 flags := $(obj)/cflags.rsp
 .PHONY: FORCE
@@ -50,8 +51,8 @@ $(flags): FORCE $(if $(filter depend,$(MAKECMDGOALS)),depend)
 	@command -v pkg-config >/dev/null && command -v $(CC) >/dev/null || \
 	    { echo "make: $(CC) or pkg-config is missing: run 'make depend' first" >&2; exit 1; }
 	@inc=$$(pkg-config --cflags $(all-pkgs)) || { echo "make: run 'make depend' first" >&2; exit 1; }; \
-	printf '%s\n' $(call shell-quote,$(project-cflags)) "$$inc" >$@.tmp; \
-	cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+	new=$@.$$$$; printf '%s\n' $(call shell-quote,$(project-cflags)) "$$inc" >$$new; \
+	cmp -s $$new $@ && rm $$new || mv $$new $@
 # A response file has quoting rules of its own: the backslash keeps the quotes of -DX='"text"'.
 shell-quote = '$(subst ','\'',$(subst '"','\"',$(subst "',\"',$1)))'
 

@@ -29,8 +29,8 @@ $(guest-flags): FORCE $(if $(filter depend,$(MAKECMDGOALS)),depend)
 	@command -v $(firstword $(GUEST_CC)) >/dev/null || \
 	    { echo "make: $(GUEST_CC) is missing: run 'make depend' first" >&2; exit 1; }
 	@inc="-idirafter /usr/include/$$($(GUEST_CC) -print-multiarch) -idirafter /usr/include"; \
-	printf '%s\n' $(call shell-quote,$(guest-cflags)) "$$inc" >$@.tmp; \
-	cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+	new=$@.$$$$; printf '%s\n' $(call shell-quote,$(guest-cflags)) "$$inc" >$$new; \
+	cmp -s $$new $@ && rm $$new || mv $$new $@
 
 $(guest-obj)/%.o: %.c $(guest-flags)
 	$(call say,GUESTCC,$<)

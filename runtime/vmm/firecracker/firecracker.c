@@ -108,6 +108,9 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
     if ((size_t)snprintf(path, sizeof(path), "%s/" API_SOCKET, vmm->directory) >= sizeof(path))
         return error_set(err, ENAMETOOLONG, "%s/" API_SOCKET ": longer than %zu bytes (unix(7))",
                          vmm->directory, sizeof(path) - 1);
+    f->api = api_new(path, vmm->ctx, err);
+    if (!f->api)
+        return -1;
     /* What an earlier process left; Firecracker does not bind over a socket that is there. */
     (void)unlinkat(vmm->dir_fd, API_SOCKET, 0);
     if (vmm->machine->vsock)
@@ -147,10 +150,7 @@ static int start(struct vmm *vmm, const struct vmm_options *opt, struct error *e
         po.cgroup_dirs[po.n_cgroup_dirs++] = f->cgroup.parent;
     }
     vmm->process = process_start(&po, err);
-    if (!vmm->process)
-        return -1;
-    f->api = api_new(path, vmm->ctx, err); /* takes as long as the process to be there */
-    return f->api ? 0 : -1;
+    return vmm->process ? 0 : -1;
 }
 
 static void release(struct vmm *vmm)

@@ -10,7 +10,7 @@ requires_command socat
 requires_command "${CC:-gcc}"
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 59
+plan 63
 
 testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
 before=$(cat package/* | sha256sum)
@@ -160,6 +160,7 @@ called_off() { # NAME REGEX: the machine of NAME was given up and runs on; its t
     wait_line 60 "$1.log" 'Migration failed, the machine runs on' && guest_verify "$1" && ! wait $taker &&
         [[ $(tail -n 1 taker.log) =~ $2 ]] && [ ! -e given-up ]
 }
+called_off_before() { grep -q 'Migration failed, the machine runs on' "$1.log" && guest_verify "$1" && [ ! -e given-up ]; }
 peer_start u --laddr unix:u.sock --bandwidth-limit 1M --status-fd 9 9>u.events
 wait_line 60 u.log Listening
 drafter-terminator --raddr unix:u.sock --output given-up 2>taker.log &
@@ -174,6 +175,18 @@ drafter-terminator --raddr unix:d.sock --output given-up 2>taker.log &
 taker=$!
 ok "a machine that would stand still for too long runs on" called_off d 'longer than the limit'
 peer_stop d
+# READY is lost, and the link: the source has rolled back when its target comes to take the link up again.
+peer_start w --laddr unix:w.sock
+wait_line 60 w.log Listening
+./wire --harm cut --from target --type 8 wire2.sock w.sock >wire2.log 2>&1 &
+cleanup kill -9 $!
+wait_line 30 wire2.log listening
+fails "a target whose source has rolled back is told, and lets go" 1 'called it off.*rolled back, the machine runs on here' \
+    drafter-terminator --raddr unix:wire2.sock --output given-up
+ok "it was by the source" wait_line 20 w.log 'Told a target that its migration was rolled back'
+ok "whose machine runs on" called_off_before w
+ok "and is there for the next" drafter-terminator --raddr unix:w.sock --output given-later
+peer_wait w
 peer_start a --laddr unix:a.sock --trace a.trace --status-fd 9 9>a.events
 wait_line 60 a.log Listening
 ok "a copy is taken" drafter-terminator --raddr unix:a.sock --output copy --keep-running --trace copy.trace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* test_migration.c - migrations over a wire that does harm at a random point
+/* test_migration.c - migrations over a wire that does harm at a random point; threads: yes
  *
  * Whatever the wire does, the rule holds: one side at most runs the machine, nothing is lost,
  * memory and disk match the reference wherever it runs, a failure says why, and the next try
@@ -11,7 +11,7 @@
 #include "tests/lib/moves.h"
 #include "tests/lib/unit.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define POINTS 150
 #else
 #define POINTS 600

@@ -31,7 +31,8 @@ ok "(the target has begun)" wait_line 60 out/demo/three.log 'Migrating from'
 kill -INT -- -$demo
 wait $demo
 is "Ctrl-C ends it" $? 130
-ok "with all its processes" eval "! kill -0 -- -$demo"
+# Who watches over a mount ends when its peer has, a moment later.
+ok "with all its processes" wait_for 20 eval "! kill -0 -- -$demo"
 ok "and without mounts" eval '! grep -F "$PWD/out" /proc/self/mounts'
 is "nor files" "$(ls -A out)" $'blueprint\npackage'
 ok "the next run goes the whole way" "$TEST_TOP/tools/demo.sh" "$PWD/out"

@@ -12,7 +12,7 @@ redis_clients
 ask() { bash ask.sh "$@" 2>/dev/null; }
 answers() { [ "$(ask PING)" = +PONG ]; }
 say() { (exec 5<>"/dev/tcp/10.77.0.$((3 - lab_name))/$1" && echo "$2" >&5) 2>/dev/null; } # PORT LINE
-hear() { timeout 300 nc -l -p "$1" </dev/null; } # PORT: the line
+hear() { timeout 400 nc -l -p "$1" </dev/null; } # PORT: the line
 peer() { # NAME [OPTION...]
     peer_from= peer_start "$1" --netns ark0 --idle-timeout 5m "${@:2}"
 }
@@ -38,7 +38,7 @@ if [ "$lab_name" = 1 ]; then
     wait_for 60 test -s acknowledged
     started=$(cat acknowledged)
     ok "host 1: the other host is told" wait_for 120 say 7001 go
-    ok "host 1: the source ends" peer_wait source 300
+    ok "host 1: the source ends" peer_wait source 400
     is "host 1: it has let go" "${peer_status:-} $(grep -c 'Finished all migrations' source.log)" "0 1"
     [ $tap_failed = 0 ] || { tail -n 30 source.log source.out; exit 1; }
     written=$(cat acknowledged)
@@ -53,7 +53,7 @@ else
     tc qdisc add dev eth0 root netem delay 12500us rate 1gbit limit 20000
     is "host 2: the machine is ready to be taken" "$(hear 7001)" go
     peer target --package arrived --raddr 10.77.0.1:7000
-    ok "host 2: it moves" wait_line 300 target.log 'Completed all device migrations'
+    ok "host 2: it moves" wait_line 400 target.log 'Completed all device migrations'
     read -r written before < <(hear 7002)
     diag "host 2: $SECONDS s: here"
     ok "host 2: redis answers through this host's forward" wait_for 120 answers

@@ -14,8 +14,8 @@
 
 struct api;
 
-/* socket_path: at most 107 bytes; nothing is connected yet. libcurl is loaded meanwhile by a thread;
- * when that fails each call does. ctx outlives it. NULL on failure. */
+/* socket_path: at most 107 bytes; nothing is connected yet. libcurl is loaded meanwhile by a
+ * thread; when that fails each call does. ctx outlives it. NULL on failure. */
 struct api *api_new(const char *socket_path, const struct context *ctx, struct error *err);
 void api_free(struct api *api);
 

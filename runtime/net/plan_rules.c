@@ -127,7 +127,10 @@ static void put_translation(FILE *f, const struct plan *p, size_t i, const char 
         fprintf(f, "oifname \"%s\" %s saddr %s snat %s to %s\n", veth, proto[v], guest, proto[v],
                 net_addr_format(&a.host, host));
         if (p->allow_incoming)
-            fprintf(f, "oifname \"%s\" %s daddr %s masquerade\n", p->tap, proto[v], guest);
+            /* Not "masquerade", which is the same but ends a connection whose way out changes: one
+             * may follow its machine to another host (examples/live-connections). */
+            fprintf(f, "oifname \"%s\" %s daddr %s snat %s to %s\n", p->tap, proto[v], guest,
+                    proto[v], net_addr_format(&pf->gateway, host));
     }
     fputs("}\n", f);
 }

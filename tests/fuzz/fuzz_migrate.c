@@ -133,6 +133,8 @@ static size_t assemble(const uint8_t *p, size_t left, uint8_t *out, struct machi
                           .extent = (uint32_t)(p[5] + 1) * (p[5] & 0x40 ? 4097 : 4096),
                           .length = (uint32_t)p[6] * (p[7] & 1 ? 64 : 1),
                           .sequence = sequence};
+        if (f.type == FRAME_ABORT)
+            f.offset = p[3] % 4; /* ABORT_* */
         sequence++;
         const uint8_t wrong = p[7] >> 4;
         if (f.type == FRAME_DATA && f.encoding == ENCODING_PLAIN && !(p[7] & 2))

@@ -65,7 +65,7 @@ mapfile -d '' qemu <"/proc/$(pgrep -P $first qemu)/cmdline"
 stop
 for i in "${!qemu[@]}"; do
     case ${qemu[i]} in
-        socket,id=qmp,fd=*) qemu[i]=socket,id=qmp,fd=9 ;;
+        socket,id=qmp,fd=*) qemu[i]=socket,id=qmp,fd=60 ;; # a number that vsockhost does not give its own
         stdio,id=console*) qemu[i]=null,id=console ;;
         vhost-vsock-pci,*) qemu[i]=$(sed 's/vhostfd=[0-9]*/vhostfd={fd}/' <<<"${qemu[i]}") ;;
     esac
@@ -73,7 +73,7 @@ done
 mkdir -p bare/mnt
 bare() {
     (cd bare && rm -f memory && cp --sparse=always "$package/memory.bin" memory && cat memory disk oci >/dev/null &&
-        vsockhost --log-level warn --mount mnt --path vsock.sock -- "$work/restore" bare "$package/state.bin" 9 "${qemu[@]}" 2>../bare.log) ||
+        vsockhost --log-level warn --mount mnt --path vsock.sock -- "$work/restore" bare "$package/state.bin" 60 "${qemu[@]}" 2>../bare.log) ||
         { tail -n 5 bare.log >&2; exit 1; }
 }
 cp --sparse=always "$package/rootfs.ext4" bare/disk

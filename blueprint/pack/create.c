@@ -26,7 +26,7 @@ struct writer {
     const struct context *ctx;
     int fd;
     ZSTD_CCtx *zstd;
-    const struct pack_library *la;
+    struct pack_library la;
     struct archive *tar;
     struct chunks *chunks;
     uint8_t *out; /* compressed bytes not written yet */
@@ -42,7 +42,7 @@ struct writer {
 static void writer_destroy(struct writer *w)
 {
     if (w->tar)
-        (void)w->la->archive_write_free(w->tar);
+        (void)w->la.archive_write_free(w->tar);
     chunks_free(w->chunks);
     (void)ZSTD_freeCCtx(w->zstd);
     free(w->out);
@@ -87,7 +87,7 @@ static la_ssize_t compress_callback(struct archive *tar, void *opaque, const voi
 
     if (compress_some(w, data, len, false, &w->error) == 0)
         return (la_ssize_t)len;
-    w->la->archive_set_error(tar, w->error.code, "%s", w->error.text);
+    w->la.archive_set_error(tar, w->error.code, "%s", w->error.text);
     return -1;
 }
 
@@ -98,7 +98,7 @@ static int tar_failed(struct writer *w, struct error *err)
             *err = w->error;
         return -1;
     }
-    return error_set(err, EIO, "tar: %s", w->la->archive_error_string(w->tar) ?: "unknown failure");
+    return error_set(err, EIO, "tar: %s", w->la.archive_error_string(w->tar) ?: "unknown failure");
 }
 
 static int set_parameter(ZSTD_CCtx *zstd, ZSTD_cParameter p, int value, struct error *err)
@@ -118,10 +118,10 @@ static int writer_init(struct writer *w, struct error *err)
 {
     const struct pack_create *c = w->create;
 
-    if (!(w->la = pack_library(err)))
+    if (pack_library_load(&w->la, err) < 0)
         return -1;
     w->zstd = ZSTD_createCCtx();
-    w->tar = w->la->archive_write_new();
+    w->tar = w->la.archive_write_new();
     w->out_size = ZSTD_CStreamOutSize() * 4;
     w->out = malloc(w->out_size);
     w->zeros = calloc(1, PACK_CHUNK);
@@ -134,10 +134,10 @@ static int writer_init(struct writer *w, struct error *err)
     /* A libzstd that was built without threads refuses, and compresses in this one. */
     (void)ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_nbWorkers,
                                  c->threads ? (int)c->threads : processors());
-    if (w->la->archive_write_set_format_pax_restricted(w->tar) != ARCHIVE_OK ||
-        w->la->archive_write_add_filter_none(w->tar) != ARCHIVE_OK ||
-        w->la->archive_write_set_bytes_per_block(w->tar, 0) != ARCHIVE_OK ||
-        w->la->archive_write_open(w->tar, w, NULL, compress_callback, NULL) != ARCHIVE_OK)
+    if (w->la.archive_write_set_format_pax_restricted(w->tar) != ARCHIVE_OK ||
+        w->la.archive_write_add_filter_none(w->tar) != ARCHIVE_OK ||
+        w->la.archive_write_set_bytes_per_block(w->tar, 0) != ARCHIVE_OK ||
+        w->la.archive_write_open(w->tar, w, NULL, compress_callback, NULL) != ARCHIVE_OK)
         return tar_failed(w, err);
     return 0;
 }
@@ -145,30 +145,30 @@ static int writer_init(struct writer *w, struct error *err)
 static int write_header(struct writer *w, const char *name, const struct stat *st, uint64_t size,
                         const struct pack_extents *data, struct error *err)
 {
-    struct archive_entry *entry = w->la->archive_entry_new();
+    struct archive_entry *entry = w->la.archive_entry_new();
 
     if (!entry)
         return error_oom(err);
-    w->la->archive_entry_set_pathname(entry, name);
-    w->la->archive_entry_set_filetype(entry, AE_IFREG);
-    w->la->archive_entry_set_perm(entry, st->st_mode & 0777);
-    w->la->archive_entry_set_mtime(entry, st->st_mtim.tv_sec, 0);
-    w->la->archive_entry_set_size(entry, (la_int64_t)size);
+    w->la.archive_entry_set_pathname(entry, name);
+    w->la.archive_entry_set_filetype(entry, AE_IFREG);
+    w->la.archive_entry_set_perm(entry, st->st_mode & 0777);
+    w->la.archive_entry_set_mtime(entry, st->st_mtim.tv_sec, 0);
+    w->la.archive_entry_set_size(entry, (la_int64_t)size);
     bool whole = !data || (data->n == 1 && data->items[0].len == size);
     for (size_t i = 0; !whole && i < data->n; i++)
-        w->la->archive_entry_sparse_add_entry(entry, (la_int64_t)data->items[i].offset,
-                                              (la_int64_t)data->items[i].len);
+        w->la.archive_entry_sparse_add_entry(entry, (la_int64_t)data->items[i].offset,
+                                             (la_int64_t)data->items[i].len);
     if (!whole && data->n == 0 && size)
-        w->la->archive_entry_sparse_add_entry(entry, (la_int64_t)size, 0);
-    int rc = w->la->archive_write_header(w->tar, entry) == ARCHIVE_OK ? 0 : tar_failed(w, err);
-    w->la->archive_entry_free(entry);
+        w->la.archive_entry_sparse_add_entry(entry, (la_int64_t)size, 0);
+    int rc = w->la.archive_write_header(w->tar, entry) == ARCHIVE_OK ? 0 : tar_failed(w, err);
+    w->la.archive_entry_free(entry);
     return rc;
 }
 
 static int write_data(struct writer *w, const void *data, size_t len, struct error *err)
 {
     while (len) {
-        la_ssize_t n = w->la->archive_write_data(w->tar, data, len);
+        la_ssize_t n = w->la.archive_write_data(w->tar, data, len);
         if (n <= 0)
             return tar_failed(w, err);
         data = (const uint8_t *)data + n;
@@ -289,7 +289,7 @@ static int write_source(struct writer *w, const struct pack_source *src, struct 
         chunks_end(w->chunks, item->sum, err) < 0)
         return -1;
     item->size = size;
-    if (w->la->archive_write_finish_entry(w->tar) != ARCHIVE_OK)
+    if (w->la.archive_write_finish_entry(w->tar) != ARCHIVE_OK)
         return tar_failed(w, err);
     return 0;
 }
@@ -302,7 +302,7 @@ static int write_trailer(struct writer *w, struct error *err)
     if (!text || write_header(w, PACK_TRAILER, &st, strlen(text), NULL, err) < 0 ||
         write_data(w, text, strlen(text), err) < 0)
         return -1;
-    if (w->la->archive_write_close(w->tar) != ARCHIVE_OK)
+    if (w->la.archive_write_close(w->tar) != ARCHIVE_OK)
         return tar_failed(w, err);
     return compress_some(w, NULL, 0, true, err);
 }

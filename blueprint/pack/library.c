@@ -4,47 +4,33 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 
 #define LIBRARY "libarchive.so.13"
 
-/* Loaded once and never again: it is the same for all. */
-static struct pack_library calls;
-static char problem[256];
-
 /* dlsym(3) gives functions as objects, which POSIX allows and C does not. */
-static void find(void *library, const char *name, void *ret_function)
+static int find(void *library, const char *name, void *ret_function, struct error *err)
 {
     void *address = dlsym(library, name);
 
-    if (address)
-        memcpy(ret_function, &address, sizeof(address));
-    else if (!problem[0])
-        (void)snprintf(problem, sizeof(problem), "%s has no %s", LIBRARY, name);
+    if (!address)
+        return error_set(err, ENOENT, "%s has no %s", LIBRARY, name);
+    memcpy(ret_function, &address, sizeof(address));
+    return 0;
 }
 
-static void load(void)
+int pack_library_load(struct pack_library *ret, struct error *err)
 {
+    /* NODELETE: the libraries behind it do not bear being unloaded, and so nobody has to close it.
+     */
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 
-    if (!library) {
-        (void)snprintf(problem, sizeof(problem), "%s", dlerror());
-        return;
-    }
-#define FIND(name) find(library, #name, &calls.name);
+    if (!library)
+        return error_set(err, ENOENT, "libarchive is needed for archives: %s", dlerror());
+#define FIND(name)                                                                                 \
+    if (find(library, #name, &ret->name, err) < 0)                                                 \
+        return -1;
     PACK_LIBRARY_CALLS(FIND)
 #undef FIND
-}
-
-const struct pack_library *pack_library(struct error *err)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-    (void)pthread_once(&once, load);
-    if (!problem[0])
-        return &calls;
-    error_set(err, ENOENT, "libarchive is needed for archives: %s", problem);
-    return NULL;
+    return 0;
 }

@@ -50,7 +50,7 @@ struct pack_library {
     PACK_LIBRARY_CALLS(PACK_LIBRARY_MEMBER)
 };
 
-/* libarchive, loaded once for the process. Any thread. NULL when it is not there: ENOENT. */
-const struct pack_library *pack_library(struct error *err);
+/* Loads libarchive, which stays loaded. Any thread. Returns 0; ENOENT when it is not there. */
+int pack_library_load(struct pack_library *ret, struct error *err);
 
 #endif

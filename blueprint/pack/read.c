@@ -23,7 +23,7 @@ struct pack_reader {
     int fd;
     const char *what;
     ZSTD_DCtx *zstd;
-    const struct pack_library *la;
+    struct pack_library la;
     struct archive *tar;
     uint8_t *in, *out;
     ZSTD_inBuffer input;
@@ -43,7 +43,7 @@ void pack_reader_free(struct pack_reader *r)
     if (!r)
         return;
     if (r->tar)
-        (void)r->la->archive_read_free(r->tar);
+        (void)r->la.archive_read_free(r->tar);
     (void)ZSTD_freeDCtx(r->zstd);
     free(r->in);
     free(r->out);
@@ -102,7 +102,7 @@ static la_ssize_t fill_callback(struct archive *tar, void *opaque, const void **
         n = error_set(&r->error, EFBIG, "a header is longer than the limit of %u bytes",
                       PACK_HEADER_MAX);
     if (n < 0)
-        r->la->archive_set_error(tar, r->error.code, "%s", r->error.text);
+        r->la.archive_set_error(tar, r->error.code, "%s", r->error.text);
     *ret = r->out;
     return n;
 }
@@ -115,7 +115,7 @@ static int tar_failed(const struct pack_reader *r, struct error *err)
         return -1;
     }
     return error_set(err, EBADMSG, "is no good tar: %s",
-                     r->la->archive_error_string(r->tar) ?: "unknown failure");
+                     r->la.archive_error_string(r->tar) ?: "unknown failure");
 }
 
 struct pack_reader *pack_reader_new(int fd, const char *what, struct error *err)
@@ -131,17 +131,17 @@ struct pack_reader *pack_reader_new(int fd, const char *what, struct error *err)
     r->what = what;
     r->file_size = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
     r->zstd = ZSTD_createDCtx();
-    if (!(r->la = pack_library(err)))
+    if (pack_library_load(&r->la, err) < 0)
         return NULL;
-    r->tar = r->la->archive_read_new();
+    r->tar = r->la.archive_read_new();
     r->in = malloc(BUFFER);
     r->out = malloc(BUFFER);
     if (!r->zstd || !r->tar || !r->in || !r->out) {
         (void)error_oom(err);
         return NULL;
     }
-    if (r->la->archive_read_support_format_tar(r->tar) != ARCHIVE_OK ||
-        r->la->archive_read_open(r->tar, r, NULL, fill_callback, NULL) != ARCHIVE_OK) {
+    if (r->la.archive_read_support_format_tar(r->tar) != ARCHIVE_OK ||
+        r->la.archive_read_open(r->tar, r, NULL, fill_callback, NULL) != ARCHIVE_OK) {
         (void)tar_failed(r, err);
         return NULL;
     }
@@ -151,7 +151,7 @@ struct pack_reader *pack_reader_new(int fd, const char *what, struct error *err)
 /* After tar's end: the rest must be zeros, and the stream whole. */
 static int read_rest(struct pack_reader *r, struct error *err)
 {
-    uint64_t used = (uint64_t)r->la->archive_filter_bytes(r->tar, 0);
+    uint64_t used = (uint64_t)r->la.archive_filter_bytes(r->tar, 0);
     ssize_t n;
 
     while ((n = fill(r, err)) > 0)
@@ -172,17 +172,17 @@ int pack_reader_next(struct pack_reader *r, char *ret_name, uint64_t *ret_size, 
 
     r->in_header = true;
     r->header_bytes = 0;
-    int rc = r->la->archive_read_next_header(r->tar, &entry);
+    int rc = r->la.archive_read_next_header(r->tar, &entry);
     r->in_header = false;
     if (rc == ARCHIVE_EOF && !r->error.code)
         return read_rest(r, err);
     if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN)
         return tar_failed(r, err);
-    const char *name = r->la->archive_entry_pathname(entry);
-    la_int64_t size = r->la->archive_entry_size(entry);
+    const char *name = r->la.archive_entry_pathname(entry);
+    la_int64_t size = r->la.archive_entry_size(entry);
     if (!name)
         return error_set(err, EBADMSG, "an entry has a name that cannot be read");
-    if (r->la->archive_entry_filetype(entry) != AE_IFREG || r->la->archive_entry_hardlink(entry))
+    if (r->la.archive_entry_filetype(entry) != AE_IFREG || r->la.archive_entry_hardlink(entry))
         return error_set(err, EBADMSG, "entry \"%.80s\": is no regular file", name);
     if (strcmp(name, PACK_TRAILER) && pack_check_name(name, err) < 0) {
         if (err)
@@ -206,7 +206,7 @@ int pack_reader_data(struct pack_reader *r, const uint8_t **ret_data, size_t *re
     la_int64_t offset;
 
     for (;;) {
-        int rc = r->la->archive_read_data_block(r->tar, &data, &len, &offset);
+        int rc = r->la.archive_read_data_block(r->tar, &data, &len, &offset);
         if (rc == ARCHIVE_EOF && !r->error.code)
             return 0;
         if (rc != ARCHIVE_OK)

@@ -3,7 +3,9 @@
  *
  *     restore bare STATE FD ARGUMENT...     QEMU with the monitor on descriptor FD and
  *                                           "-incoming defer": milliseconds from exec to "cont"
- *                                           answered. STATE is a package's state.bin.
+ *                                           answered, and with RESTORE_ACT, a command that is
+ *                                           started before and asks the guest's agent, to its end.
+ *                                           STATE is a package's state.bin.
  *     restore lines TEXT... -- ARGUMENT...  a program that logs to its error output: milliseconds
  *                                           from exec to the first line with each TEXT, then from
  *                                           SIGTERM to its exit
@@ -133,6 +135,13 @@ static int bare(char **argv)
     /* QEMU reads a socket or a pipe, as ours does. */
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         die("socketpair");
+    const char *act = getenv("RESTORE_ACT");
+    pid_t asks = act ? fork() : 0;
+    if (act && asks == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl("/bin/sh", "sh", "-c", act, (char *)NULL);
+        _exit(127);
+    }
     double t0 = now_ms();
     pid_t pid = start(argv + 2, pair[0], pair[1], atoi(argv[1]));
     FILE *in = fdopen(pair[0], "r");
@@ -153,7 +162,12 @@ static int bare(char **argv)
     if (getenv("RESTORE_DETAIL"))
         fprintf(stderr, "greeting %.1f ready %.1f loaded %.1f\n", greeted - t0, ready - t0,
                 loaded - t0);
-    printf("%.2f\n", t1 - t0);
+    int status = 0;
+    if (act && (waitpid(asks, &status, 0) != asks || status != 0)) {
+        fprintf(stderr, "restore: %s: failed\n", act);
+        return 1;
+    }
+    printf("%.2f %.2f\n", t1 - t0, now_ms() - t0);
     (void)kill(pid, SIGKILL);
     (void)waitpid(pid, NULL, 0);
     return 0;

@@ -235,7 +235,7 @@ int assembly_start(struct assembly *a, const struct vmm_machine *machine, struct
     struct vmm_options vo = a->opt.vmm;
     cleanup_close int vhost = -1;
 
-    if (mount_start(a->mount, err) < 0)
+    if (mount_start_ahead(a->mount, err) < 0)
         return -1;
     if (machine->vsock) {
         if (vo.choice->hypervisor == VMM_QEMU && start_vsock(a, &vhost, err) < 0)
@@ -246,7 +246,7 @@ int assembly_start(struct assembly *a, const struct vmm_machine *machine, struct
     vo.place = &a->place;
     vo.vhost_vsock_fd = vhost;
     a->vmm = vmm_start(machine, &vo, &a->calm, err);
-    if (!a->vmm)
+    if (!a->vmm || mount_wait_watched(a->mount, err) < 0)
         return -1;
     a->leave = eventfd(0, EFD_CLOEXEC);
     if (a->leave < 0)

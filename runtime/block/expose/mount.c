@@ -277,7 +277,7 @@ static int open_session(struct mount *m, struct error *err)
     return 0;
 }
 
-int mount_start(struct mount *m, struct error *err)
+int mount_start_ahead(struct mount *m, struct error *err)
 {
     struct stat st;
 
@@ -313,6 +313,16 @@ int mount_start(struct mount *m, struct error *err)
         goto fail;
     return 0;
 fail:
+    (void)mount_end(m, NULL);
+    return -1;
+}
+
+int mount_start(struct mount *m, struct error *err)
+{
+    if (mount_start_ahead(m, err) < 0)
+        return -1;
+    if (mount_wait_watched(m, err) == 0)
+        return 0;
     (void)mount_end(m, NULL);
     return -1;
 }

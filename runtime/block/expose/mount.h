@@ -98,8 +98,14 @@ int mount_add_block(struct mount *m, const char *name, unsigned mode, uid_t uid,
  * far: who reads a page waits for all that is read with it. */
 void mount_set_read_ahead(struct mount *m, unsigned kib);
 
-/* Mounts and serves, in threads of its own. Returns when the files are there. */
+/* Mounts and serves, in threads of its own. Returns when the files are there, and the process that
+ * detaches the mount should we be killed. */
 int mount_start(struct mount *m, struct error *err);
+
+/* The same in two steps: the files are there after the first, that process after the second, which
+ * comes two milliseconds later. Return 0. After a failure mount_stop() or mount_free() ends it. */
+int mount_start_ahead(struct mount *m, struct error *err);
+int mount_wait_watched(struct mount *m, struct error *err);
 
 /* From mount_hold(), which comes before mount_start(), to mount_release(), a user who looks up a
  * name that is not there waits for mount_add() to bring it: a process can start while its files are

@@ -35,7 +35,8 @@ struct mount {
     int stop_fd;
     pthread_t watcher_starter; /* joined before the two below are looked at */
     bool has_watcher_starter;
-    pid_t watcher; /* 0 = none */
+    struct error watcher_error; /* why there is none */
+    pid_t watcher;              /* 0 = none */
     int watcher_fd;
     atomic_bool stopping;
     atomic_uint idle; /* workers without a request */
@@ -59,7 +60,7 @@ bool mount_wait_file(struct mount *m, size_t n);
 /* Detaches and ends without flushing. */
 int mount_end(struct mount *m, struct error *err);
 
-/* See watcher.c. Returns 0; a watcher that cannot be started is a warning in the log. */
+/* See watcher.c. Returns 0; how it went is for mount_wait_watched() to say. */
 int watcher_start(struct mount *m, struct error *err);
 void watcher_end(struct mount *m);
 

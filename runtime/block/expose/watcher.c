@@ -72,11 +72,8 @@ static int spawn_watcher(struct mount *m, struct error *err)
 static void *start(void *opaque)
 {
     struct mount *m = opaque;
-    struct error err = ERROR_INIT;
 
-    if (spawn_watcher(m, &err) < 0)
-        log_warn(context_log(m->ctx), "The mount will stay if this process is killed, ignoring",
-                 log_str("error", err.text));
+    (void)spawn_watcher(m, &m->watcher_error);
     return NULL;
 }
 
@@ -90,11 +87,21 @@ int watcher_start(struct mount *m, struct error *err)
     return 0;
 }
 
-void watcher_end(struct mount *m)
+int mount_wait_watched(struct mount *m, struct error *err)
 {
     if (m->has_watcher_starter)
         (void)pthread_join(m->watcher_starter, NULL);
     m->has_watcher_starter = false;
+    if (m->watcher > 0)
+        return 0;
+    if (err)
+        *err = m->watcher_error;
+    return -1;
+}
+
+void watcher_end(struct mount *m)
+{
+    (void)mount_wait_watched(m, NULL);
     if (m->watcher <= 0)
         return;
     /* Killed first: it must not detach what someone else mounts on the folder after us. */

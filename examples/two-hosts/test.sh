@@ -25,7 +25,7 @@ cd "$here" || exit 1
 # Outside: whoever connects is told the address he comes from.
 for a in TCP4-LISTEN:7 TCP6-LISTEN:7,ipv6only; do
     # shellcheck disable=SC2016
-    client socat "$a,fork,reuseaddr" SYSTEM:'echo \"from $SOCAT_PEERADDR\"' 2>/dev/null &
+    client socat -t 60 "$a,fork,reuseaddr" SYSTEM:'echo \"from $SOCAT_PEERADDR\"' 2>/dev/null &
 done
 # redis_at WHERE SOCAT-ADDRESS COMMAND: the first line of the answer.
 redis_at() { printf '%s\r\n' "$3" | $1 socat -t 10 - "$2,connect-timeout=${patience:-10}" 2>/dev/null | head -n 1 | tr -d '\r'; }

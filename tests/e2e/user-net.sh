@@ -34,7 +34,7 @@ ok "nothing was started" vms_empty
 tcp=$(machine_pick_port) udp=$(machine_pick_port) six=$(machine_pick_port) four=$(machine_pick_port)
 # shellcheck disable=SC2016
 for a in "TCP6-LISTEN:$six,bind=[::1]" "TCP4-LISTEN:$four,bind=127.0.0.1"; do
-    socat "$a,fork,reuseaddr" SYSTEM:'echo \"hello from $SOCAT_PEERADDR\"' 2>/dev/null &
+    socat -t 60 "$a,fork,reuseaddr" SYSTEM:'echo \"hello from $SOCAT_PEERADDR\"' 2>/dev/null &
     cleanup kill $!
 done
 peer_from="--blueprint $bp" peer_start m --raddr '' --laddr '' --net user --memory-size 256 --resume-timeout 5m \

@@ -22,7 +22,7 @@ guest() { local g=$1; shift; ip netns exec "guest$g" "$@"; }
 # serve NETNS TYPE:ADDRESS...: answers each client with the address it comes from.
 serve() { # WHERE ADDRESS
     # shellcheck disable=SC2016
-    ip netns exec "$1" socat "$2" SYSTEM:'read -r x; echo \"from $SOCAT_PEERADDR\"' 2>/dev/null &
+    ip netns exec "$1" socat -t 10 "$2" SYSTEM:'read -r x; echo \"from $SOCAT_PEERADDR\"' 2>/dev/null &
     cleanup kill $!
 }
 # ask ADDRESS: what the server answers; nothing when there is none.

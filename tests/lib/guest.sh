@@ -30,13 +30,15 @@ guest_devices() {
 END
 }
 
-# A command's output comes back between two marks that the command line itself does not contain.
+# A command's output comes back between two marks that the command line itself does not contain. The machine's program and
+# its agent write to the same console whenever they like: their lines are not the command's.
 guest_mark=0 answer=
 guest() {
     guest_mark=$((guest_mark + 1))
     peer_type "$1" "echo; echo be''gin-$guest_mark; $2; echo e''nd-$guest_mark"
     wait_line 60 "$1.out" "^end-$guest_mark" || return 1
-    answer=$(tr -d '\r' <"$1.out" | sed -n "/^begin-$guest_mark\$/,/^end-$guest_mark\$/p" | sed '1d;$d')
+    answer=$(tr -d '\r' <"$1.out" | sed -n "/^begin-$guest_mark\$/,/^end-$guest_mark\$/p" | sed '1d;$d' |
+        grep -avE '^(main: |[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z )' || :)
 }
 guest_start() {
     guest_network "$1"

@@ -31,18 +31,29 @@ static uint64_t act_deadline(const struct vmm *vmm)
     return vmm_now() + vmm->timeout_ns;
 }
 
-/* Adds to an error what the process's end, if it came, explains. Returns -1. */
+/* Says that the process has ended, after what the driver knew of it (NULL = nothing). Returns -1.
+ */
+static int ended(struct vmm *vmm, const char *act, const char *cause, struct error *err)
+{
+    struct vmm_exit end;
+
+    atomic_store(&vmm->state, VMM_STATE_EXITED);
+    process_exit(vmm->process, &end);
+    return error_set(err, ECONNRESET, "%s: %s%s%s%s%s", act, cause ? cause : "", cause ? ": " : "",
+                     end.text, end.console[0] ? "; it last printed: " : "", end.console);
+}
+
+/* Adds to a driver's error what the process's end, if it came, explains. A connection that ended
+ * says no more than the end does. Returns -1. */
 static int explain(struct vmm *vmm, const char *act, struct error *err)
 {
-    if (err && err->code == ECONNRESET)
+    const struct error cause = err ? *err : (struct error)ERROR_INIT;
+
+    if (cause.code == ECONNRESET)
         (void)process_wait(vmm->process, vmm_now() + END_GRACE_NS, NULL, NULL);
     if (!process_exited(vmm->process))
         return error_wrap(err, "%s", act);
-    atomic_store(&vmm->state, VMM_STATE_EXITED);
-    struct vmm_exit end;
-    process_exit(vmm->process, &end);
-    return error_set(err, ECONNRESET, "%s: %s%s%s", act, end.text,
-                     end.console[0] ? "; it last printed: " : "", end.console);
+    return ended(vmm, act, cause.code && cause.code != ECONNRESET ? cause.text : NULL, err);
 }
 
 /* Under the lock: the state as it is now, after a look at the process. */
@@ -58,7 +69,7 @@ static int refuse(struct vmm *vmm, const char *act, struct error *err)
     enum vmm_state state = look(vmm);
 
     if (state == VMM_STATE_EXITED)
-        return explain(vmm, act, err);
+        return ended(vmm, act, NULL, err);
     return error_set(err, EINVAL, "%s: the machine is %s", act, state_names[state]);
 }
 

@@ -498,11 +498,12 @@ static int load(struct vmm *vmm, const char *state, uint64_t deadline, struct er
     cleanup_free_p(&q->stream);
     cleanup_close_p(&stream);
     if (wait_migration(q, deadline, err) < 0) {
-        /* The card leaves checksums to a tap; a user-mode network cannot take that over. */
-        return user && !had_user && err && err->code == EIO
-                   ? error_wrap(err,
-                                "the machine was saved on a tap and needs one here (--net tap)")
-                   : -1;
+        /* The card leaves checksums to a tap; a user-mode network cannot take that over. QEMU says
+         * so and ends, in what order is not ours to know. */
+        if (!user || had_user || !err || (err->code != EIO && err->code != ECONNRESET))
+            return -1;
+        err->code = EIO;
+        return error_wrap(err, "the machine was saved on a tap and needs one here (--net tap)");
     }
     /* QEMU says "completed" after the machine has become "paused". */
     return idle ? idle_network(q, false, deadline, err) : 0;

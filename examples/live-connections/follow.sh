@@ -15,12 +15,21 @@
 # on the tap with the gateway's address again, and what the guest answers to such a connection goes back the same way. In the
 # tunnel the gateway's address would be the other host's own: there it is one of the tunnel instead. A TCP connection of the
 # guest's own is known by its packets, which do not begin one: they go back through the tunnel too, and new ones do not.
-set -euo pipefail
+set -eEuo pipefail
 act=${1:?see the head of $0} netns=${2:?see the head of $0} local=${3:-} remote=${4:-}
 guest4=172.16.0.2 gateway4=172.16.0.1 near4=169.254.77.1 far4=169.254.77.2
 guest6=fdd7:af7e:4000:10::2 gateway6=fdd7:af7e:4000:10::1 near6=fd77:77::1 far6=fd77:77::2
 
+# What was done of "from" and "to" is undone when the rest fails.
+undo() {
+    ip link delete follow 2>/dev/null || ip -n "$netns" link delete follow 2>/dev/null || :
+    ip netns exec "$netns" nft delete table inet drafter_follow 2>/dev/null || :
+    for v in 4 6; do ip -n "$netns" -$v rule delete fwmark 77 2>/dev/null || :; done
+}
 tunnel() { # MY-ADDRESSES
+    [ -n "$remote" ] || { echo "follow.sh: $act: NETNS, LOCAL and REMOTE are needed" >&2; exit 2; }
+    ! ip -n "$netns" link show follow >/dev/null 2>&1 || { echo "follow.sh: $netns has a tunnel: end it first" >&2; exit 1; }
+    trap undo ERR
     ip link add follow type vxlan id 77 local "$local" remote "$remote" dstport 4789
     ip link set follow netns "$netns"
     ip -n "$netns" address add "$1/30" dev follow

@@ -4,6 +4,7 @@
 # machine's redis after it has moved to another host
 . "$TEST_TOP/tests/lib/functions.sh"
 . "$TEST_TOP/tests/lib/peer.sh"
+. "$TEST_TOP/tests/lib/counting.sh"
 requires_root
 for c in qemu-system-x86_64 mmdebstrap ip nft unshare nsenter; do requires_command $c; done
 for f in /dev/fuse /dev/net/tun; do requires_file $f; done
@@ -21,12 +22,6 @@ cd "$TEST_TOP" || exit 1
 cd "$here" || exit 1
 follow=$TEST_TOP/examples/live-connections/follow.sh
 
-start() { # HOST NAME PROGRAM [OPTION...]: in the background, with ready-fd
-    local host=$1 name=$2
-    shift 2
-    $host "$@" --ready-fd 7 7>"$name.ready" 2>"$name.log" </dev/null &
-    wait_line 60 "$name.ready" ready
-}
 peer() { # HOST NAME [OPTION...]
     local host=$1 name=$2
     shift 2
@@ -37,21 +32,14 @@ peer() { # HOST NAME [OPTION...]
         <>"$name.in" >"$name.out" 2>"$name.log" &
     eval "peer_$name=$!"
 }
-for h in host_a host_b; do start $h $h-nat drafter-nat --namespaces 2; done
-start host_a host_a-forwarder drafter-forwarder -p 6379:6379/tcp@ark0
-start host_b host_b-forwarder drafter-forwarder -p 6379:6379/tcp@ark1
+for h in host_a host_b; do start_ready $h $h-nat drafter-nat --namespaces 2; done
+start_ready host_a host_a-forwarder drafter-forwarder -p 6379:6379/tcp@ark0
+start_ready host_b host_b-forwarder drafter-forwarder -p 6379:6379/tcp@ark1
 peer host_a a --package "$package" --raddr '' --netns ark0 --laddr 192.0.2.2:1337
 ok "the machine runs on host_a" wait_line 300 a.log 'Listening for connections'
 ok "host_a: the tunnel is there" host_a bash "$follow" from ark0 192.0.2.2 198.51.100.2
 ok "host_b: and there" host_b bash "$follow" to ark1 198.51.100.2 192.0.2.2
 
-cat >count.sh <<'E2'
-exec 7<>"/dev/tcp/$1/6379" || exit 1
-ask() { printf '%s\r\n' "$1" >&7 && IFS= read -r -t 120 answer <&7 && printf '%s\n' "${answer%$'\r'}"; }
-ask 'CLIENT ID'
-until [ -e enough ]; do ask "INCR $2" || exit 1; done
-ask 'CLIENT ID'
-E2
 cat >listen.sh <<'E2'
 exec 7<>"/dev/tcp/$1/6379" || exit 1
 printf 'BLPOP list 120\r\n' >&7
@@ -60,10 +48,6 @@ while IFS= read -r -t 120 answer <&7; do
     [ "${answer%$'\r'}" != news ] || exit 0
 done
 E2
-counts_on() { [ "$(wc -l <"$1")" -ge "$2" ]; }
-unbroken() { # FILE: connection, 1, 2, 3, ..., the same connection
-    awk 'NR == 1 {c = $0; next} $0 == ":" (NR - 1) {last = NR; next} {end = $0; at = NR} END {exit !(end == c && at == NR && last == NR - 1)}' "$1"
-}
 client bash count.sh 192.0.2.2 counter4 >counted4 2>/dev/null &
 count4=$!
 client bash count.sh 2001:db8:a::2 counter6 >counted6 2>/dev/null &

@@ -30,12 +30,6 @@ done
 # redis_at WHERE SOCAT-ADDRESS COMMAND: the first line of the answer.
 redis_at() { printf '%s\r\n' "$3" | $1 socat -t 10 - "$2,connect-timeout=${patience:-10}" 2>/dev/null | head -n 1 | tr -d '\r'; }
 answers() { [ "$(redis_at "$1" "$2" PING)" = +PONG ]; }
-start() { # HOST NAME PROGRAM [OPTION...]: in the background, with ready-fd
-    local host=$1 name=$2
-    shift 2
-    $host "$@" --ready-fd 7 7>"$name.ready" 2>"$name.log" </dev/null &
-    wait_line 60 "$name.ready" ready
-}
 peer() { # HOST NAME [OPTION...]
     local host=$1 name=$2
     shift 2
@@ -74,10 +68,10 @@ announced() { # HOST NETNS WHO: whether it was, at least once
 ok "a package" drafter-snapshotter --blueprint "$bp" --output package --chroot-base-dir /run/vms --hypervisor qemu --accel tcg \
     --net user --memory-size 256 --resume-timeout 5m --until 'Ready to accept connections'
 for h in host_a host_b; do
-    ok "NAT on $h" start $h $h-nat drafter-nat --namespaces 2
+    ok "NAT on $h" start_ready $h $h-nat drafter-nat --namespaces 2
 done
-ok "a forward on host_a" start host_a host_a-forwarder drafter-forwarder -p 6379:6379/tcp@ark0
-ok "a forward on host_b" start host_b host_b-forwarder drafter-forwarder -p 6379:6379/tcp@ark1
+ok "a forward on host_a" start_ready host_a host_a-forwarder drafter-forwarder -p 6379:6379/tcp@ark0
+ok "a forward on host_b" start_ready host_b host_b-forwarder drafter-forwarder -p 6379:6379/tcp@ark1
 ok "(watching the taps)" eval 'watch_announcements host_a ark0 && watch_announcements host_b ark1'
 
 peer host_a a --package package --raddr '' --netns ark0 --laddr 192.0.2.2:1337

@@ -7,6 +7,7 @@
 # connections, IPv4 and IPv6, are made once and count on in the machine's redis before, during and after the move.
 . "$TEST_TOP/tests/lib/functions.sh"
 . "$TEST_TOP/tests/lib/peer.sh"
+. "$TEST_TOP/tests/lib/counting.sh"
 requires_root
 for c in ip unshare qemu-system-x86_64 mmdebstrap; do requires_command $c; done
 for f in /dev/fuse /dev/net/tun; do requires_file $f; done
@@ -47,14 +48,6 @@ ip address add fd77:c::1/128 dev lo nodad
 route_to() { # HOST-NUMBER
     ip route replace $guest4/32 via 10.77.$1.2 src 203.0.113.1 && ip -6 route replace $guest6/128 via fd77:$1::2 src fd77:c::1
 }
-# Counts up by one connection until there is a file "enough"; prints which connection that is, each answer, and it again.
-cat >count.sh <<'E2'
-exec 7<>"/dev/tcp/$1/6379" || exit 1
-ask() { printf '%s\r\n' "$1" >&7 && IFS= read -r -t 120 answer <&7 && printf '%s\n' "${answer%$'\r'}"; }
-ask 'CLIENT ID'
-until [ -e enough ]; do ask "INCR $2" || exit 1; done
-ask 'CLIENT ID'
-E2
 host_peer() { # HOST-NUMBER NAME PACKAGE [OPTION...]
     local n=$1 name=$2 package=$3
     shift 3
@@ -63,10 +56,6 @@ host_peer() { # HOST-NUMBER NAME PACKAGE [OPTION...]
         --netns /run/netns/host$n "$@" >"$name.out" 2>"$name.log" </dev/null &
     eval "peer_$name=$!"
     cleanup kill -9 $!
-}
-counts_on() { [ "$(wc -l <"$1")" -ge "$2" ]; }
-unbroken() { # FILE: connection, 1, 2, 3, ..., the same connection
-    awk 'NR == 1 {c = $0; next} $0 == ":" (NR - 1) {last = NR; next} {end = $0; at = NR} END {exit !(end == c && at == NR && last == NR - 1)}' "$1"
 }
 
 host_peer 1 source "$MIGRATE_CONNECTION_INSIDE" --laddr 10.77.1.2:7000

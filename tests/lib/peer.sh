@@ -35,6 +35,14 @@ peer_stop() {
 peer_up() { wait_line "${2:-60}" "$1.log" 'Resumed VM|Booted VM'; }
 peer_type() { echo "$2" >"$1.in"; }
 
+# start_ready HOST NAME PROGRAM [OPTION...]: a program in the background; HOST, a function, runs it. Returns when it is ready.
+start_ready() {
+    local host=$1 name=$2
+    shift 2
+    $host "$@" --ready-fd 7 7>"$name.ready" 2>"$name.log" </dev/null &
+    wait_line 60 "$name.ready" ready
+}
+
 # Guest processes of a peer: its VMM.
 peer_vmm() { sed -n "s/^\([0-9]*\) (\(qemu\|firecracker\)[^)]*) [A-Z] $(peer_pid "$1") .*/\1/p" /proc/[0-9]*/stat 2>/dev/null; }
 

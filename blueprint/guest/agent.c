@@ -10,6 +10,11 @@
  * see dial_pause(). A connect that was under way during the snapshot is answered by nobody: the
  * first attempts wait 250 ms only, then longer ones, up to the --vsock-timeout.
  *
+ * What somebody waits for then is the answer, so all else is done before or after it. Before a
+ * suspend: the socket of the next link, and what resume.h prepares. After the answer, and 5 ms
+ * later, so that the kernel has sent it: the lost socket is closed, the log written, the addresses
+ * announced; see tidy().
+ *
  * A host that vanishes is noticed by its reset; for the case that none comes, a newline (which is
  * nothing between two messages) is sent every 10 s, and an answer that cannot be delivered for 10 s
  * ends the link.
@@ -32,7 +37,9 @@
 #define FIRST_ATTEMPT (250 * MSEC)
 #define HEARTBEAT (10000 * MSEC)
 #define SEND_TIMEOUT (10000 * MSEC)
-#define STEADY (1000 * MSEC) /* a link that stood this long was a good one */
+#define TIDY_PAUSE (5 * MSEC)
+#define TIDY_LATEST (1000 * MSEC) /* for a lost link, when nobody calls */
+#define STEADY (1000 * MSEC)      /* a link that stood this long was a good one */
 #define JOBS_MAX 8
 
 enum link_state {
@@ -47,6 +54,12 @@ struct agent {
     enum link_state state;
     int fd; /* -1 in LINK_DOWN */
     uint64_t deadline;
+    int spare;                 /* a socket for the next link; -1 = none */
+    struct resume_ready ready; /* what else was made before a suspend */
+    uint64_t tidy_at;          /* when tidy() is due; 0 = there is nothing */
+    int lost;                  /* for tidy(): the last link's socket; -1 = none */
+    bool resumed;              /* for tidy(): to be finished, done says what was done */
+    struct resume_done done;
     uint64_t link;    /* counts links, so that a late answer misses the wrong one */
     uint64_t lost_at; /* when the last link went down */
     uint64_t up_at;   /* when this one came up */
@@ -70,6 +83,38 @@ static uint64_t first_attempt(const struct agent *a)
     return a->opt->dial_timeout_ns < FIRST_ATTEMPT ? a->opt->dial_timeout_ns : FIRST_ATTEMPT;
 }
 
+/* What is left to do of a lost link and of an answered resume. */
+static void tidy(struct agent *a)
+{
+    cleanup_close_p(&a->lost);
+    if (a->resumed) {
+        log_info(log_of(a), "After resume");
+        resume_finish(&a->done, a->opt->dry_resume, log_of(a));
+        a->resumed = false;
+    }
+    a->tidy_at = 0;
+}
+
+static void next_attempt(struct agent *a, uint64_t now)
+{
+    /* The first call after a good link goes out at once. */
+    const bool at_once = a->state == LINK_UP && a->pause == 0;
+
+    if (!at_once)
+        a->pause = dial_pause(a->pause, now - a->lost_at);
+    a->deadline = at_once ? now : now + a->pause;
+    a->state = LINK_DOWN;
+}
+
+static void leave_link(struct agent *a, uint64_t now)
+{
+    a->lost_at = now;
+    a->attempt = first_attempt(a);
+    if (a->heard || now - a->up_at >= STEADY)
+        a->pause = 0;
+    a->complained = false;
+}
+
 /* Takes the link down, and says when to call again. */
 static void link_down(struct agent *a, const char *why)
 {
@@ -77,22 +122,27 @@ static void link_down(struct agent *a, const char *why)
 
     if (a->state == LINK_UP) {
         log_debug(log_of(a), "Lost the host", log_str("why", why));
-        a->lost_at = now;
-        a->attempt = first_attempt(a);
-        if (a->heard || now - a->up_at >= STEADY)
-            a->pause = 0;
-        a->complained = false;
+        leave_link(a, now);
     } else if (!a->complained) {
         log_info(log_of(a), "Waiting for the host", log_str("why", why));
         a->complained = true;
     }
     cleanup_close_p(&a->fd);
-    /* The first call after a good link goes out at once. */
-    const bool at_once = a->state == LINK_UP && a->pause == 0;
-    if (!at_once)
-        a->pause = dial_pause(a->pause, now - a->lost_at);
-    a->deadline = at_once ? now : now + a->pause;
-    a->state = LINK_DOWN;
+    next_attempt(a, now);
+}
+
+/* The link is gone without our doing. That is what a resume looks like, so the next one comes
+ * before anything else. */
+static void link_lost(struct agent *a)
+{
+    const uint64_t now = dial_now();
+
+    if (a->tidy_at)
+        tidy(a);
+    leave_link(a, now);
+    a->lost = steal_fd(&a->fd);
+    a->tidy_at = now + TIDY_LATEST;
+    next_attempt(a, now);
 }
 
 static void link_up(struct agent *a)
@@ -111,7 +161,8 @@ static void call_host(struct agent *a)
 {
     struct error err;
 
-    int rc = dial_start(&a->opt->target, &a->fd, &err);
+    a->fd = a->spare >= 0 ? steal_fd(&a->spare) : dial_socket(&a->opt->target, &err);
+    int rc = a->fd < 0 ? -1 : dial_connect(&a->opt->target, a->fd, &err);
     if (rc < 0) {
         link_down(a, err.text);
         return;
@@ -177,11 +228,32 @@ static bool is_blank(const char *s)
     return !s || s[strspn(s, " \t\r\n\v\f")] == '\0';
 }
 
+/* While there is time: what will be needed when there is none. */
+static void prepare(struct agent *a)
+{
+    if (a->tidy_at)
+        tidy(a);
+    log_info(log_of(a), "Before suspend");
+    if (a->spare < 0)
+        a->spare = dial_socket(&a->opt->target, NULL);
+    resume_prepare(&a->ready, a->opt->dry_resume);
+}
+
+static void resume(struct agent *a, const struct rpc_message *m)
+{
+    if (a->resumed) /* twice in a moment: the first one's log first */
+        tidy(a);
+    resume_apply(&a->ready, m->has_resume ? &m->resume : NULL, a->opt->dry_resume, &a->done,
+                 log_of(a));
+    a->resumed = true;
+    a->tidy_at = dial_now() + TIDY_PAUSE;
+}
+
 /* A request is always answered, whatever it asks for; upstream's agent drops the link instead. */
 static void serve(struct agent *a, const struct rpc_message *m)
 {
     const bool suspend = strcmp(m->function, RPC_BEFORE_SUSPEND) == 0;
-    const bool resume = strcmp(m->function, RPC_AFTER_RESUME) == 0;
+    const bool after = strcmp(m->function, RPC_AFTER_RESUME) == 0;
     const char *command = suspend ? a->opt->before_suspend : a->opt->after_resume;
     struct error err;
 
@@ -190,7 +262,7 @@ static void serve(struct agent *a, const struct rpc_message *m)
         answer(a, m->call, err.text);
         return;
     }
-    if (!suspend && !resume) {
+    if (!suspend && !after) {
         error_set(&err, ENOSYS, "unknown function \"%s\": this agent has %s and %s", m->function,
                   RPC_BEFORE_SUSPEND, RPC_AFTER_RESUME);
         answer(a, m->call, err.text);
@@ -201,23 +273,16 @@ static void serve(struct agent *a, const struct rpc_message *m)
         answer(a, m->call, err.text);
         return;
     }
-    if (suspend) {
-        log_info(log_of(a), "Before suspend");
-    } else {
-        struct resume_done done;
-        resume_apply(m->has_resume ? &m->resume : NULL, a->opt->dry_resume, &done, log_of(a));
-        /* The answer first: the host counts the time until then, and so does whoever waits for the
-         * machine. A command of the user's comes when all is as it should be. */
-        if (is_blank(command))
-            answer(a, m->call, "");
-        log_info(log_of(a), "After resume");
-        resume_finish(&done, a->opt->dry_resume, log_of(a));
-    }
+    if (suspend)
+        prepare(a);
+    else
+        resume(a, m);
     if (is_blank(command)) {
-        if (suspend)
-            answer(a, m->call, "");
+        answer(a, m->call, "");
         return;
     }
+    if (!suspend) /* a command of the user's comes when all is as it should be */
+        tidy(a);
     struct job *job = find_job(a);
     if (!job) {
         error_set(&err, EBUSY, "%s: %d commands of earlier calls still run", m->function, JOBS_MAX);
@@ -245,7 +310,7 @@ static void hear(struct agent *a)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        link_down(a, n < 0 ? strerror(errno) : "it closed the connection");
+        link_lost(a);
         return;
     }
     for (size_t at = 0; at < (size_t)n && a->state == LINK_UP && a->link == link; at += used) {
@@ -323,6 +388,11 @@ static int turn(struct agent *a, struct error *err)
         at_deadline(a);
         return 0;
     }
+    if (a->tidy_at && a->tidy_at <= now) {
+        tidy(a);
+        return 0;
+    }
+    const uint64_t next = a->tidy_at && a->tidy_at < a->deadline ? a->tidy_at : a->deadline;
     p[0] =
         (struct pollfd){.fd = a->ctx && a->ctx->cancel ? a->ctx->cancel->fd : -1, .events = POLLIN};
     p[1] =
@@ -334,7 +404,7 @@ static int turn(struct agent *a, struct error *err)
         p[2 + 2 * i] = (struct pollfd){.fd = used ? a->jobs[i].pidfd : -1, .events = POLLIN};
         p[3 + 2 * i] = (struct pollfd){.fd = used ? a->jobs[i].out : -1, .events = POLLIN};
     }
-    int n = poll(p, ARRAY_SIZE(p), (int)((a->deadline - now + MSEC - 1) / MSEC));
+    int n = poll(p, ARRAY_SIZE(p), (int)((next - now + MSEC - 1) / MSEC));
     if (n < 0 && errno != EINTR)
         return error_sys(err, "poll");
     if (n <= 0)
@@ -363,7 +433,8 @@ int agent_run(const struct agent_options *opt, const struct context *ctx, struct
         return error_oom(err);
     a->opt = opt;
     a->ctx = ctx;
-    a->fd = -1;
+    a->fd = a->spare = a->lost = -1;
+    a->ready = (struct resume_ready)RESUME_READY_INIT;
     a->attempt = first_attempt(a);
     a->lost_at = dial_now();
     a->deadline = a->lost_at;
@@ -371,6 +442,9 @@ int agent_run(const struct agent_options *opt, const struct context *ctx, struct
         rc = turn(a, err);
     for (size_t i = 0; i < JOBS_MAX; i++)
         job_drop(&a->jobs[i]);
+    tidy(a);
+    resume_unprepare(&a->ready);
+    cleanup_close_p(&a->spare);
     cleanup_close_p(&a->fd);
     return rc;
 }

@@ -50,21 +50,26 @@ static int explain(const struct dial_target *t, struct error *err)
     return error_sys(err, "connect to vsock port %u of the host", t->port);
 }
 
-int dial_start(const struct dial_target *target, int *ret_fd, struct error *err)
+int dial_socket(const struct dial_target *target, struct error *err)
 {
-    struct sockaddr_vm vm = {
-        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = target->port};
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
     const bool is_unix = target->unix_path;
-    int rc;
+    int fd = socket(is_unix ? AF_UNIX : AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-    cleanup_close int fd =
-        socket(is_unix ? AF_UNIX : AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_sys(err, is_unix
                                   ? "UNIX socket"
                                   : "vsock socket: no vsock device, or its driver is not loaded");
-    if (is_unix) {
+    return fd;
+}
+
+int dial_connect(const struct dial_target *target, int fd, struct error *err)
+{
+    struct sockaddr_vm vm = {
+        .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = target->port};
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    int rc;
+
+    if (target->unix_path) {
         memcpy(un.sun_path, target->unix_path, strlen(target->unix_path));
         rc = connect(fd, (struct sockaddr *)&un, sizeof(un));
     } else {
@@ -72,8 +77,17 @@ int dial_start(const struct dial_target *target, int *ret_fd, struct error *err)
     }
     if (rc < 0 && errno != EINPROGRESS)
         return explain(target, err);
-    *ret_fd = steal_fd(&fd);
     return rc < 0;
+}
+
+int dial_start(const struct dial_target *target, int *ret_fd, struct error *err)
+{
+    cleanup_close int fd = dial_socket(target, err);
+    int rc = fd < 0 ? -1 : dial_connect(target, fd, err);
+
+    if (rc >= 0)
+        *ret_fd = steal_fd(&fd);
+    return rc;
 }
 
 int dial_finish(const struct dial_target *target, int fd, struct error *err)

@@ -20,8 +20,15 @@ struct dial_target {
 int dial_parse(const char *connect, uint64_t port, struct dial_target *ret_target,
                struct error *err);
 
-/* Starts to connect. Returns 0 when *ret_fd (non-blocking, close on exec, the caller's) is
- * connected, 1 when it will be: poll for POLLOUT, then dial_finish(). -1 on failure. */
+/* A socket to connect with, non-blocking, close on exec, the caller's. -1 on failure. One made
+ * before a snapshot can be connected after it: only what is connected is reset. */
+int dial_socket(const struct dial_target *target, struct error *err);
+
+/* Starts to connect fd. Returns 0 when it is connected, 1 when it will be: poll for POLLOUT, then
+ * dial_finish(). -1 on failure; the caller closes fd. */
+int dial_connect(const struct dial_target *target, int fd, struct error *err);
+
+/* Both. Returns as dial_connect(), *ret_fd is the caller's; -1 on failure, *ret_fd untouched. */
 int dial_start(const struct dial_target *target, int *ret_fd, struct error *err);
 
 /* The result of a connect that was under way. Returns 0, or -1; the caller closes fd. */

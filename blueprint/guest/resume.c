@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,10 +107,16 @@ static size_t read_hwrng(uint8_t *buf, size_t size)
     return n < 0 ? 0 : (size_t)n;
 }
 
+static void open_urandom(struct resume_ready *ready)
+{
+    if (ready->urandom < 0)
+        ready->urandom = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+}
+
 /* RNDADDENTROPY mixes bytes in and counts them as unknown to others, RNDRESEEDCRNG makes the next
  * output depend on them at once (random(4)). */
-static void reseed(const struct rpc_resume *told, bool dry, struct resume_done *ret,
-                   const struct log *log)
+static void reseed(struct resume_ready *ready, const struct rpc_resume *told, bool dry,
+                   struct resume_done *ret, const struct log *log)
 {
     struct {
         struct rand_pool_info info;
@@ -139,8 +146,9 @@ static void reseed(const struct rpc_resume *told, bool dry, struct resume_done *
     }
     pool.info.entropy_count = (int)(8 * counted);
     pool.info.buf_size = (int)((n + 3) & ~(size_t)3);
-    cleanup_close int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+    open_urandom(ready);
+    if (ready->urandom < 0 || ioctl(ready->urandom, RNDADDENTROPY, &pool) < 0 ||
+        ioctl(ready->urandom, RNDRESEEDCRNG) < 0)
         log_warn(log, "Cannot reseed the random pool, ignoring", log_str("error", strerror(errno)));
     else if (counted)
         ret->reseeded = true;
@@ -167,12 +175,24 @@ static void announce(bool dry, const struct log *log)
         log_debug(log, "Announced the addresses", log_uint("count", count));
 }
 
-void resume_apply(const struct rpc_resume *told, bool dry, struct resume_done *ret,
-                  const struct log *log)
+void resume_prepare(struct resume_ready *ready, bool dry)
+{
+    open_urandom(ready);
+    if (!dry)
+        (void)mlockall(MCL_CURRENT);
+}
+
+void resume_unprepare(struct resume_ready *ready)
+{
+    cleanup_close_p(&ready->urandom);
+}
+
+void resume_apply(struct resume_ready *ready, const struct rpc_resume *told, bool dry,
+                  struct resume_done *ret, const struct log *log)
 {
     *ret = (struct resume_done){0};
     set_clock(told, dry, ret, log);
-    reseed(told, dry, ret, log);
+    reseed(ready, told, dry, ret, log);
 }
 
 void resume_finish(const struct resume_done *done, bool dry, const struct log *log)

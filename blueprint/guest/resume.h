@@ -11,6 +11,10 @@
  * Where it comes back may be another place: its addresses are announced on its links, so that
  * switches and neighbours find it at once (runtime/net/announce.h).
  *
+ * How soon that is done is what a resume takes, and in a guest in emulation each first run through
+ * a piece of code costs much of it. So what can be got ready is, before the machine is suspended:
+ * resume_prepare(). Announcements and log lines come after the answer: resume_finish().
+ *
  * Nothing here fails a resume: what could not be done is a warning in the log.
  */
 #ifndef BLUEPRINT_GUEST_RESUME_H
@@ -30,10 +34,27 @@ struct resume_done {
     bool reseeded;    /* false: a warning said why */
 };
 
+/* What was got ready before a suspend. */
+struct resume_ready {
+    int urandom; /* /dev/urandom, open; -1 = not yet */
+};
+#define RESUME_READY_INIT                                                                          \
+    {                                                                                              \
+        .urandom = -1                                                                              \
+    }
+
+/* Opens what resume_apply() needs and keeps our pages in memory: the first thing a machine does
+ * when it comes back is not to wait for its disk. Any number of times; what cannot be had is done
+ * without. dry: lock no memory, for tests on a host. */
+void resume_prepare(struct resume_ready *ready, bool dry);
+
+/* Closes what was opened. */
+void resume_unprepare(struct resume_ready *ready);
+
 /* Clock and randomness, which the host waits for. told: NULL when the host told nothing. dry: do
  * nothing, for tests on a host. Warnings are logged at once. */
-void resume_apply(const struct rpc_resume *told, bool dry, struct resume_done *ret,
-                  const struct log *log);
+void resume_apply(struct resume_ready *ready, const struct rpc_resume *told, bool dry,
+                  struct resume_done *ret, const struct log *log);
 
 /* Afterwards: logs what was done, and announces the addresses. dry: as above. */
 void resume_finish(const struct resume_done *done, bool dry, const struct log *log);

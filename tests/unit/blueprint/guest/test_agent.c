@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* test_agent.c - the guest's agent, built like the tests, against a host made here and against our
  * own; and the static programs as they go into a guest; threads: yes */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -259,6 +260,55 @@ UNIT_TEST(calls_again)
     int fd = host_accept(l);
     put(fd, ASK("y", "BeforeSuspend"));
     ck_assert_str_eq(get(fd), OK("y"));
+    guest_stop(&g);
+    close(fd);
+    close(l);
+}
+END_TEST
+
+static unsigned count_open(void)
+{
+    unsigned n = 0;
+    DIR *dir = opendir("/proc/self/fd");
+
+    ck_assert_ptr_nonnull(dir);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
+
+/* What a suspend and a resume look like from within, again and again: the link of before is lost,
+ * the next one comes out of what was got ready, and nothing is left open. The host that ends a link
+ * without having asked for anything is one that crashed. */
+UNIT_TEST(links_that_are_reset)
+{
+    struct guest g;
+    unsigned before = 0;
+    int l = host_listen();
+
+    guest_start(&g, NULL, NULL);
+    int fd = host_accept(l);
+    for (int i = 0; i < 40; i++) {
+        if (i % 4 != 3) {
+            put(fd, ASK("s", "BeforeSuspend"));
+            ck_assert_str_eq(get(fd), OK("s"));
+        }
+        close(fd);
+        fd = host_accept(l);
+        if (i % 2 == 0) {
+            put(fd, ASK("r", "AfterResume"));
+            ck_assert_str_eq(get(fd), OK("r"));
+        }
+        if (i % 4 == 0) { /* twice, for a host that was not sure */
+            put(fd, ASK("t", "AfterResume"));
+            ck_assert_str_eq(get(fd), OK("t"));
+        }
+        if (i == 3)
+            before = count_open();
+    }
+    /* At most: the socket of the link before and the one of the link to come. */
+    ck_assert_uint_le(count_open(), before + 2);
     guest_stop(&g);
     close(fd);
     close(l);

@@ -5,7 +5,8 @@
 #   run.sh WORKDIR PROGRAM...
 #
 # Each program runs in an empty folder of its own, JOBS at a time (default: one per
-# processor), at most TEST_TIMEOUT seconds (default 600). Its output is kept in WORKDIR/NAME.log.
+# processor), at most TEST_TIMEOUT seconds (default 600; a script that says "# timeout: SECONDS" in its first lines has so
+# much longer). Its output is kept in WORKDIR/NAME.log.
 # Shown are failures, with their log, and what was skipped, with the reason; the last line is
 # "N passed, N failed, N skipped". A program that prints no plan, ends early or exits non-zero
 # without a "not ok" counts as one failure. Exit status 1 when anything failed.
@@ -22,13 +23,14 @@ work=$(cd "$work" && pwd)
 export TEST_TOP=$top
 
 run_one() {
-    local program=$1 name dir status start
+    local program=$1 name dir status start more=
     name=$(printf '%s' "$program" | tr / - | sed 's/^out-obj-//; s/^tests-//')
     # A short path: sockets of machines have room for 107 bytes (unix(7)). Others may pass through it.
     dir=$(mktemp -d "${TMPDIR:-/tmp}/dt.XXXXXX") && chmod 755 "$dir" || exit 1
     case $program in /*) ;; *) program=$top/$program ;; esac
     start=$SECONDS
-    (cd "$dir" && exec timeout -k 10 "$limit" "$program") >"$work/$name.log" 2>&1 </dev/null
+    case $program in *.sh) more=$(sed -n '1,20s/^# timeout: \([0-9]*\)$/\1/p' "$program") ;; esac
+    (cd "$dir" && exec timeout -k 10 $((limit + ${more:-0})) "$program") >"$work/$name.log" 2>&1 </dev/null
     status=$?
     awk -v status=$status -v name="$name" '
         /^1\.\.[0-9]+/ { planned = substr($1, 4) + 0; plan = 1; if (/# SKIP/) { sub(/.*# SKIP */, ""); all = $0 } }

@@ -150,7 +150,7 @@ lab_add_peer() {
     for p in drafter-snapshotter drafter-packager drafter-peer drafter-nat drafter-forwarder; do
         lab_add_program "$TEST_TOP/runtime/$p" "/bin/$p" || return 1
     done
-    for p in bash ip tc jq redis-benchmark; do
+    for p in bash cp ip tc jq redis-benchmark; do
         ! p=$(command -v $p) || lab_add_program "$p" "/usr/bin/${p##*/}" || return 1
     done
     for p in functions peer machine guest redis; do lab_add "$TEST_TOP/tests/lib/$p.sh" "/lab/top/tests/lib/$p.sh" || return 1; done

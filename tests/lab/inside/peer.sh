@@ -68,7 +68,7 @@ peer_stop k
 
 # Archives and damage.
 packed=(--package packed.tar.zst --package-cache cache)
-drafter-packager --package package --package-path packed.tar.zst --zstd-level 1
+drafter-packager --package package --package-path packed.tar.zst --level 1
 peer_from=${packed[*]} guest_start packed
 ok "a machine resumes from an archive" wait_for 60 redis_up "$port"
 peer_stop packed

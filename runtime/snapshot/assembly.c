@@ -245,6 +245,7 @@ int assembly_start(struct assembly *a, const struct vmm_machine *machine, struct
     }
     vo.place = &a->place;
     vo.vhost_vsock_fd = vhost;
+    vo.guest_announces = machine->vsock && a->opt.agent_port != 0;
     a->vmm = vmm_start(machine, &vo, &a->calm, err);
     if (!a->vmm || mount_wait_watched(a->mount, err) < 0)
         return -1;

@@ -44,8 +44,8 @@ struct assembly;
 struct assembly_options {
     const char *base;                   /* where the VM directory is made, as in "out/vms" */
     uint32_t liveness_port, agent_port; /* 0 = the guest has no such program */
-    struct vmm_options vmm; /* purpose, choice, user, network, console; place and vhost_vsock_fd are
-                               filled in */
+    struct vmm_options vmm;  /* purpose, choice, user, network, console; place, vhost_vsock_fd and
+                                guest_announces (of agent_port) are filled in */
     unsigned read_ahead_kib; /* mount_set_read_ahead(); 0 = its default */
 };
 

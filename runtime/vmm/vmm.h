@@ -205,14 +205,17 @@ struct vmm_options {
     const char *cgroup_parent; /* NULL = the program's name, as the jailer has it */
     int console_in;            /* bytes typed into the console; -1 = none. Owned by the caller until
                                   vmm_free(); a tty is the caller's to put into raw mode */
-    int console_out;     /* where the console's bytes go too; -1 = they are kept for errors only */
-    int vhost_vsock_fd;  /* QEMU with machine.vsock: an fd that answers the vhost-vsock ioctls
-                            (vsock_open()); -1 = none. The caller closes its copy after
-                            vmm_start() */
-    int serial_fd;       /* QEMU: a connected stream socket as second serial port; -1 = none */
-    bool small_faults;   /* the memory file's pages come from far: a fault must not read more of
-                            them than the file's read-ahead says. QEMU only, Firecracker's do not */
-    uint64_t timeout_ns; /* for any one act; 0 = VMM_TIMEOUT_NS */
+    int console_out;      /* where the console's bytes go too; -1 = they are kept for errors only */
+    int vhost_vsock_fd;   /* QEMU with machine.vsock: an fd that answers the vhost-vsock ioctls
+                             (vsock_open()); -1 = none. The caller closes its copy after
+                             vmm_start() */
+    int serial_fd;        /* QEMU: a connected stream socket as second serial port; -1 = none */
+    bool small_faults;    /* the memory file's pages come from far: a fault must not read more of
+                             them than the file's read-ahead says. QEMU only, Firecracker's do not */
+    bool guest_announces; /* LOAD: the guest's agent announces its addresses by itself when it goes
+                             on. QEMU then has neither itself nor the guest's kernel do so, which
+                             costs much before anything else in the guest runs */
+    uint64_t timeout_ns;  /* for any one act; 0 = VMM_TIMEOUT_NS */
 };
 
 /* Generous: a busy host must not fail an act that would have succeeded. */

@@ -90,6 +90,7 @@ static void start(struct host *h, enum vmm_purpose purpose)
     o.gid = getegid();
     o.console_in = h->in[0];
     o.console_out = h->out[1];
+    o.guest_announces = true; /* QEMU takes the number of rounds that says so */
     h->vmm = vmm_start(&h->machine, &o, NULL, &h->err);
     ck_assert_msg(h->vmm != NULL, "%s", h->err.text);
     h->len = 0;

@@ -34,7 +34,7 @@ mkdir mnt
 drafter-mounter --blueprint out/blueprint --overlay-dir disk mnt 2>mounter.log &
 mounter=$!
 cleanup kill "$mounter"
-wait_line 30 mounter.log 'Mounted devices'
+wait_line 60 mounter.log 'Mounted devices'
 like "the file is on the disk" "$(debugfs -R 'ls -p /' mnt/mydisk 2>&1)" dump.rdb
 kill "$mounter"
 wait "$mounter"

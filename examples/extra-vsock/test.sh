@@ -31,7 +31,7 @@ is "the host reaches it" "$(talk world)" "$(printf 'OK\nhello, world')"
 timeout 60 socat -u "UNIX-LISTEN:$vm/vsock.sock_5001" - >called &
 caller=$!
 cleanup kill "$caller"
-wait_for 10 test -S "$vm/vsock.sock_5001"
+wait_for 60 test -S "$vm/vsock.sock_5001"
 is "is told to call" "$(talk call)" "$(printf 'OK\ncalled')"
 wait "$caller"
 is "and calls the host" "$(cat called)" 'greetings from the guest'

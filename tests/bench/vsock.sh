@@ -21,7 +21,7 @@ rate() { sed -n 's/^got .*, \([0-9.]*\) MB.*/\1/p' sink.log; }
 sink() { # sink|take ADDRESS
     : >sink.log # or the line of the last one is taken for this one's
     ./vsock_stream "$1" "$2" "$bytes" >sink.log 2>&1 7>&- 8>&- &
-    wait_line 10 sink.log serving
+    wait_line 60 sink.log serving
 }
 
 vsock_boot a -device virtio-serial-pci -chardev socket,id=port,path=a/port.sock,server=on,wait=off \

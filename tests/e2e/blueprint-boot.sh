@@ -41,15 +41,15 @@ mkdir vsock
 guestctl --vsock-path vsock/vsock.sock --timeout 5m liveness before-suspend after-resume >acts 2>guestctl.log &
 guestctl=$!
 cleanup kill "$guestctl"
-ok "the host listens" wait_line 30 guestctl.log Listening
+ok "the host listens" wait_line 60 guestctl.log Listening
 machine_vsock=vsock
 machine_start "$bp" -drive file=mydisk,format=raw,if=none,id=mine,snapshot=on -device virtio-blk-pci,drive=mine
 ok "redis answers" wait_for 240 machine_ping
 ok "liveness and agent do what the host asks" wait "$guestctl"
 is "each of them" "$(cut -f1 acts | tr '\n' ' ')" "liveness before-suspend after-resume "
 diag "$(cat acts)"
-ok "the guest ran the command for suspend" wait_line 10 console '^the guest suspends'
-ok "and set its clock before the one for resume" wait_line 10 console "^the guest resumes in $(date +%Y)"
+ok "the guest ran the command for suspend" wait_line 60 console '^the guest suspends'
+ok "and set its clock before the one for resume" wait_line 60 console "^the guest resumes in $(date +%Y)"
 ok "what the application prints is on the console" wait_line 60 console 'main: .*Ready to accept connections'
 ok "the random pool was reseeded" grep -q 'Reseeded the random pool' console
 printf '\n' >&8

@@ -32,7 +32,7 @@ kill -INT -- -$demo
 wait $demo
 is "Ctrl-C ends it" $? 130
 # Who watches over a mount ends when its peer has, a moment later.
-ok "with all its processes" wait_for 20 eval "! kill -0 -- -$demo"
+ok "with all its processes" wait_for 60 eval "! kill -0 -- -$demo"
 ok "and without mounts" eval '! grep -F "$PWD/out" /proc/self/mounts'
 is "nor files" "$(ls -A out)" $'blueprint\npackage'
 ok "the next run goes the whole way" "$TEST_TOP/tools/demo.sh" "$PWD/out"

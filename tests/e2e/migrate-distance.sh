@@ -27,7 +27,7 @@ link() { # MS-ONE-WAY BYTES-A-SECOND SOURCE
     ./wire --delay "$1" --rate "$2" wire.sock "$3.sock" >wire.log &
     wire=$!
     cleanup kill $wire
-    wait_line 30 wire.log listening
+    wait_line 60 wire.log listening
 }
 
 ok "a package is made" testguest_package package

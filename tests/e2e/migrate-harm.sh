@@ -105,7 +105,7 @@ strike_once() {
     ./wire --harm "$harm" --from "$side" --type "$type" --number "$number" wire.sock "$from.sock" <>wire.in >wire.log 2>&1 &
     wire_pid=$!
     cleanup kill -9 $wire_pid
-    wait_line 30 wire.log listening
+    wait_line 60 wire.log listening
     fresh_target "$to" wire.sock
     case $kind in
         kill-*)

@@ -66,7 +66,7 @@ peer_stop p1
 registry slowly --bandwidth-limit 4M
 ./wire --harm cut --from target --type 10 wire.sock slowly.sock >wire.log 2>&1 &
 cleanup kill -9 $!
-wait_line 30 wire.log listening
+wait_line 60 wire.log listening
 peer_from='--package broken' peer_start p4 --raddr unix:wire.sock
 wait_line 120 p4.log 'Completed all device migrations'
 ok "a broken link is taken up again" grep -q 'Took the link to the source up again' p4.log
@@ -81,14 +81,14 @@ exec 8<> <(:)
 socat -u OPEN:/dev/null,ignoreeof UNIX-CONNECT:r.sock &
 cleanup kill -9 $!
 head -c 100000 /dev/urandom | socat -u - UNIX-CONNECT:r.sock 2>/dev/null
-ok "nonsense is turned away" wait_line 20 r.log 'turned away.*greeting'
+ok "nonsense is turned away" wait_line 60 r.log 'turned away.*greeting'
 for n in 1 64 65 104 2000; do
     # The first n bytes of what a puller says, and an end; what the registry says is not read.
     head -c "$n" /dev/zero | socat -u - UNIX-CONNECT:r.sock 2>/dev/null
 done
 for i in 1 2 3; do
     drafter-terminator --raddr unix:r.sock --output "killed$i" 2>/dev/null &
-    wait_for 20 test -n "$(find . -maxdepth 1 -name '.killed*')"
+    wait_for 60 test -n "$(find . -maxdepth 1 -name '.killed*')"
     kill -9 $!
     wait $! 2>/dev/null
 done
@@ -110,7 +110,7 @@ for i in 1 2 3; do
 done
 drafter-terminator --raddr unix:few.sock --output slow 2>slow.log &
 slow=$!
-wait_line 30 few.log 'Migrating to'
+wait_line 60 few.log 'Migrating to'
 fails "more than --pulls are turned away" 1 'closed the connection|reset|Broken pipe' drafter-terminator --raddr unix:few.sock --output more
 kill -TERM "$few"
 wait "$few"
@@ -123,7 +123,7 @@ ok "leaving nothing" [ ! -e slow ]
 registry short --answer-timeout 1ns
 fails "a puller that does not answer is given up" 1 'answer timeout|Broken pipe|closed the connection|reset' \
     drafter-terminator --raddr unix:short.sock --output never
-ok "and why is said" wait_line 20 short.log 'A pull failed.*answer to the offer did not come.*answer timeout'
+ok "and why is said" wait_line 60 short.log 'A pull failed.*answer to the offer did not come.*answer timeout'
 kill -TERM "$short"
 wait "$short"
 
@@ -137,7 +137,7 @@ ok "a package of upstream's is served" drafter-terminator --raddr unix:up.sock -
 ok "all of it" same_devices upstreams adopted
 is "as a machine of Firecracker's" "$(config adopted | jq -c '[.agentVSockPort, .machine.hypervisor, .machine.memoryMiB]')" '[26,"firecracker",64]'
 ok "a copy of what stands still is a copy" drafter-terminator --raddr unix:up.sock --output adopted2 --keep-running
-ok "and no failure" wait_line 20 up.log 'A copy was taken'
+ok "and no failure" wait_line 60 up.log 'A copy was taken'
 kill -TERM "$up"
 wait "$up"
 printf '[{"name":"state","input":"upstreams/state.bin"},{"name":"memory","input":"upstreams/memory.bin"},{"name":"config","input":"upstreams/config.json"}]' >up.json
@@ -180,10 +180,10 @@ peer_start w --laddr unix:w.sock
 wait_line 60 w.log Listening
 ./wire --harm cut --from target --type 8 wire2.sock w.sock >wire2.log 2>&1 &
 cleanup kill -9 $!
-wait_line 30 wire2.log listening
+wait_line 60 wire2.log listening
 fails "a target whose source has rolled back is told, and lets go" 1 'called it off.*rolled back, the machine runs on here' \
     drafter-terminator --raddr unix:wire2.sock --output given-up
-ok "it was by the source" wait_line 20 w.log 'Told a target that its migration was rolled back'
+ok "it was by the source" wait_line 60 w.log 'Told a target that its migration was rolled back'
 ok "whose machine runs on" called_off_before w
 ok "and is there for the next" drafter-terminator --raddr unix:w.sock --output given-later
 peer_wait w

@@ -25,7 +25,7 @@ socat -u "TCP4-LISTEN:$taken,bind=127.0.0.1" - >/dev/null 2>&1 &
 cleanup kill $!
 socat -u "UDP4-RECV:$taken,bind=127.0.0.1" - >/dev/null 2>&1 &
 cleanup kill $!
-ok "(a port is taken)" wait_for 10 sh -c "ss -ltn | grep -q ':$taken ' && ss -lun | grep -q ':$taken '"
+ok "(a port is taken)" wait_for 60 sh -c "ss -ltn | grep -q ':$taken ' && ss -lun | grep -q ':$taken '"
 for p in tcp udp; do
     fails "a $p port in use is named" 1 "$p port $taken of 127.0.0.1 is in use" peer --net user --forward "$p:127.0.0.1:$taken-:1"
 done

@@ -13,7 +13,7 @@ serve() { # ADDRESS LOG [ARG...]
     shift 2
     ./vsock_stream "${@:-serve}" "$address" >"$log" 7>&- 8>&- &
     cleanup kill $!
-    wait_line 10 "$log" serving
+    wait_line 60 "$log" serving
 }
 ended() { ! kill -0 "$1"; }
 
@@ -29,7 +29,7 @@ ok "a thousand connections at once from the guest" vsock_run 120 a 'vsock_stream
 ok "a thousand connections at once to the guest" timeout 120 ./vsock_stream echo guest:a/vsock.sock:99 1000 3000
 ./vsock_stream sink unix:a/vsock.sock_60 "$bytes" >sink.log 2>&1 7>&- 8>&- &
 cleanup kill $!
-wait_line 10 sink.log serving
+wait_line 60 sink.log serving
 ok "$bytes bytes through one connection, intact" vsock_run 300 a "vsock_stream send vsock:2:60 $bytes"
 diag "$(grep '^sent' a/console) (guest to host)"
 
@@ -42,8 +42,8 @@ vsock_qmp a '{"execute":"stop"}'
 vsock_qmp a '{"execute":"migrate","arguments":{"uri":"exec:cat >a/state"}}'
 ok "is saved" wait_line 60 a/qmp.log '"status": "completed"'
 vsock_qmp a '{"execute":"quit"}'
-ok "the host's stream ends with the stop" wait_line 30 hold.log '^hold ended'
-wait_for 30 ended "$vsock_pid"
+ok "the host's stream ends with the stop" wait_line 60 hold.log '^hold ended'
+wait_for 60 ended "$vsock_pid"
 like "nothing malformed was seen" "$(cat a/log)" 'dropped=0'
 
 mkdir b
@@ -57,4 +57,4 @@ ok "the guest's stream is reset after the restore" wait_line 60 b/console 'hold 
 ok "guest to host works after the restore" vsock_run 60 b 'vsock_stream echo vsock:2:52 3 300000'
 ok "the guest's listener survived" timeout 60 ./vsock_stream echo guest:b/vsock.sock:99 3 300000
 vsock_qmp b '{"execute":"quit"}'
-wait_for 30 ended "$vsock_pid"
+wait_for 60 ended "$vsock_pid"

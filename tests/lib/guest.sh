@@ -59,7 +59,7 @@ $(stat -c %s package/rootfs.ext4 package/oci.ext4 package/extra.ext4)"
     # vsock, both ways, beside the agent's. The hypervisor may be another user.
     (umask 0 && exec ./vsock_stream serve "unix:$dir/vsock.sock_52") >serve.log &
     cleanup kill $!
-    wait_line 10 serve.log serving
+    wait_line 60 serve.log serving
     guest a '/mymount/vsock_stream exchange vsock:2:52 3 100000 >/dev/null && echo well'
     is "guest to host" "$answer" well
     peer_type a '/mymount/vsock_stream serve vsock:2:99 &'

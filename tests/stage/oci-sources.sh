@@ -64,7 +64,7 @@ http: {addr: "127.0.0.1:0"}
 END
 docker-registry serve registry.yml >registry.log 2>&1 &
 cleanup kill $!
-wait_line 30 registry.log 'listening on 127'
+wait_line 60 registry.log 'listening on 127'
 port=$(grep -oE 'listening on 127\.0\.0\.1:[0-9]+' registry.log | head -n 1 | grep -oE '[0-9]+$')
 skopeo --insecure-policy copy -q --dest-tls-verify=false oci:l:amd64 "docker://localhost:$port/redis:latest"
 ok "a registry on this machine" same_disk "docker://localhost:$port/redis:latest"

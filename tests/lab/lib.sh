@@ -70,7 +70,7 @@ lab_add_program() { # FILE PATH
         [ -e "$lab_root$lib" ] || lab_add "$lib" "$lib" || return 1
     done
     # Libraries that a program opens by itself, when it needs them (dlopen(3)).
-    for opened in libcurl.so.4; do
+    for opened in libcurl.so.4 libarchive.so.13; do
         grep -qaF "$opened" "$1" || continue
         lib=$(/sbin/ldconfig -p | awk -v so="$opened" '$1 == so {print $NF; exit}')
         [ -n "$lib" ] || { echo "lab: $1 opens $opened: not there" >&2; return 1; }

@@ -11,7 +11,8 @@
  * first attempts wait 250 ms only, then longer ones, up to the --vsock-timeout.
  *
  * What somebody waits for then is the answer, so all else is done before or after it. Before a
- * suspend: the socket of the next link, and what resume.h prepares. After the answer, and 5 ms
+ * suspend: the socket of the next link, what resume.h prepares, and with our answer to that a
+ * priority over all others. After the answer, and 5 ms
  * later, so that the kernel has sent it: the lost socket is closed, the log written, the addresses
  * announced; see tidy().
  *
@@ -83,7 +84,7 @@ static uint64_t first_attempt(const struct agent *a)
     return a->opt->dial_timeout_ns < FIRST_ATTEMPT ? a->opt->dial_timeout_ns : FIRST_ATTEMPT;
 }
 
-/* What is left to do of a lost link and of an answered resume. */
+/* What is left to do of a lost link and of an answered resume; and we are no more in a hurry. */
 static void tidy(struct agent *a)
 {
     cleanup_close_p(&a->lost);
@@ -92,6 +93,7 @@ static void tidy(struct agent *a)
         resume_finish(&a->done, a->opt->dry_resume, log_of(a));
         a->resumed = false;
     }
+    resume_go_first(&a->ready, false);
     a->tidy_at = 0;
 }
 
@@ -137,7 +139,7 @@ static void link_lost(struct agent *a)
 {
     const uint64_t now = dial_now();
 
-    if (a->tidy_at)
+    if (a->lost >= 0)
         tidy(a);
     leave_link(a, now);
     a->lost = steal_fd(&a->fd);
@@ -231,8 +233,7 @@ static bool is_blank(const char *s)
 /* While there is time: what will be needed when there is none. */
 static void prepare(struct agent *a)
 {
-    if (a->tidy_at)
-        tidy(a);
+    tidy(a);
     log_info(log_of(a), "Before suspend");
     if (a->spare < 0)
         a->spare = dial_socket(&a->opt->target, NULL);
@@ -278,6 +279,8 @@ static void serve(struct agent *a, const struct rpc_message *m)
     else
         resume(a, m);
     if (is_blank(command)) {
+        if (suspend)
+            resume_go_first(&a->ready, true);
         answer(a, m->call, "");
         return;
     }
@@ -294,6 +297,7 @@ static void serve(struct agent *a, const struct rpc_message *m)
         answer(a, m->call, err.text);
         return;
     }
+    job->suspend = suspend;
     job->link = a->link;
     memcpy(job->call, m->call, sizeof(job->call));
 }
@@ -335,6 +339,8 @@ static void end_job(struct agent *a, struct job *job)
     int rc = job_finish(job, &err);
     if (rc < 0)
         log_warn(log_of(a), "Command failed, telling the host", log_str("error", err.text));
+    else if (job->suspend)
+        resume_go_first(&a->ready, true);
     if (a->state == LINK_UP && job->link == a->link)
         answer(a, job->call, rc < 0 ? err.text : "");
     else

@@ -21,6 +21,7 @@ struct job {
     bool used;
     uint64_t link;    /* number of the link the call came through */
     const char *what; /* "before-suspend" or "after-resume" */
+    bool suspend;     /* which of the two */
     char call[RPC_CALL_MAX + 1];
     pid_t pid;
     int pidfd; /* -1: it has ended and was answered, only its output is still read */

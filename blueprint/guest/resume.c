@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,8 @@
  * that is nearer than this is left alone, so that a time daemon keeps its work. */
 #define NEAR_EXACT (5 * SECOND / 1000)
 #define NEAR_RTC (2 * SECOND)
+
+#define NICE_FIRST (-15)
 
 /* Where a time came from. */
 struct true_time {
@@ -180,6 +183,16 @@ void resume_prepare(struct resume_ready *ready, bool dry)
     open_urandom(ready);
     if (!dry)
         (void)mlockall(MCL_CURRENT);
+}
+
+void resume_go_first(struct resume_ready *ready, bool first)
+{
+    if (ready->first == first)
+        return;
+    if (first)
+        ready->nice = getpriority(PRIO_PROCESS, 0);
+    (void)setpriority(PRIO_PROCESS, 0, first ? NICE_FIRST : ready->nice);
+    ready->first = first;
 }
 
 void resume_unprepare(struct resume_ready *ready)

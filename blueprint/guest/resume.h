@@ -37,6 +37,8 @@ struct resume_done {
 /* What was got ready before a suspend. */
 struct resume_ready {
     int urandom; /* /dev/urandom, open; -1 = not yet */
+    bool first;  /* see resume_go_first() */
+    int nice;    /* what our thread's nice value is otherwise */
 };
 #define RESUME_READY_INIT                                                                          \
     {                                                                                              \
@@ -47,6 +49,13 @@ struct resume_ready {
  * when it comes back is not to wait for its disk. Any number of times; what cannot be had is done
  * without. dry: lock no memory, for tests on a host. */
 void resume_prepare(struct resume_ready *ready, bool dry);
+
+/* Has our thread run before other processes (setpriority(2)), or as it did. Every timer of the
+ * guest that ran out while the machine stood still wakes somebody, and whoever runs first in a
+ * guest in emulation has the others wait long. Where it is not allowed, nothing changes. Commands
+ * inherit it: none may start meanwhile. Not a real-time class: what is sent is sent by the kernel's
+ * ordinary threads. */
+void resume_go_first(struct resume_ready *ready, bool first);
 
 /* Closes what was opened. */
 void resume_unprepare(struct resume_ready *ready);

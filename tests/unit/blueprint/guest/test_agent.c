@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -310,6 +311,68 @@ UNIT_TEST(links_that_are_reset)
     /* At most: the socket of the link before and the one of the link to come. */
     ck_assert_uint_le(count_open(), before + 2);
     guest_stop(&g);
+    close(fd);
+    close(l);
+}
+END_TEST
+
+/* The nice values of our threads: proc(5), stat, field 19. */
+static int least_nice(void)
+{
+    int least = 19;
+    DIR *dir = opendir("/proc/self/task");
+    char path[64], text[512];
+
+    ck_assert_ptr_nonnull(dir);
+    for (struct dirent *d; (d = readdir(dir));) {
+        int nice = 0;
+        (void)snprintf(path, sizeof(path), "/proc/self/task/%.20s/stat", d->d_name);
+        FILE *f = fopen(path, "re");
+        if (!f)
+            continue;
+        size_t n = fread(text, 1, sizeof(text) - 1, f);
+        fclose(f);
+        text[n] = '\0';
+        const char *at = strrchr(text, ')');
+        if (at &&
+            sscanf(at + 1, " %*c%*d%*d%*d%*d%*d%*u%*u%*u%*u%*u%*u%*u%*d%*d%*d%d", &nice) == 1 &&
+            nice < least)
+            least = nice;
+    }
+    closedir(dir);
+    return least;
+}
+
+/* Between its answer to BeforeSuspend and the one to AfterResume the agent goes first; no command
+ * does. */
+UNIT_TEST(goes_first_alone)
+{
+    struct guest g;
+    const int ordinary = least_nice();
+    const bool may = setpriority(PRIO_PROCESS, 0, ordinary - 1) == 0;
+    int l = host_listen();
+
+    ck_assert_int_eq(setpriority(PRIO_PROCESS, 0, ordinary), 0);
+
+    guest_start(&g, "nice >>nice", "nice >>nice");
+    int fd = host_accept(l);
+    for (int i = 0; i < 2; i++) {
+        put(fd, ASK("s", "BeforeSuspend"));
+        ck_assert_str_eq(get(fd), OK("s"));
+        if (may)
+            ck_assert_int_lt(least_nice(), ordinary);
+    }
+    put(fd, ASK("r", "AfterResume"));
+    ck_assert_str_eq(get(fd), OK("r"));
+    ck_assert_int_eq(least_nice(), ordinary);
+    guest_stop(&g);
+    char text[64] = "", want[64];
+    FILE *f = fopen("nice", "re");
+    ck_assert_uint_gt(fread(text, 1, sizeof(text) - 1, f), 0);
+    fclose(f);
+    (void)snprintf(want, sizeof(want), "%d\n%d\n%d\n", ordinary, ordinary, ordinary);
+    ck_assert_str_eq(text, want);
+    unlink("nice");
     close(fd);
     close(l);
 }

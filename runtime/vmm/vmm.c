@@ -23,12 +23,36 @@
 
 /* After the channel broke, the process's end is near or it will not come. */
 #define END_GRACE_NS UINT64_C(5000000000)
+#define MEMINFO_MAX (64u << 10)
 
 static const char *const state_names[] = {"not booted", "running", "paused", "ended"};
 
+/* The end of an act that writes nothing to speak of. */
 static uint64_t act_deadline(const struct vmm *vmm)
 {
     return vmm_now() + vmm->timeout_ns;
+}
+
+/* Bytes in a line of /proc/meminfo (proc(5)): "Dirty:   123 kB"; 0 = no such line. */
+static uint64_t meminfo(const char *text, const char *key)
+{
+    uintmax_t kib = 0;
+    const char *line = strstr(text, key);
+
+    return line && sscanf(line + strlen(key), "%ju", &kib) == 1 ? (uint64_t)kib << 10 : 0;
+}
+
+/* The end of an act that writes `bytes` and makes the disks' files flush, which the program cannot
+ * tell from being stuck: they may have to wait for all that this host has to write. */
+static uint64_t write_deadline(const struct vmm *vmm, uint64_t bytes)
+{
+    size_t len;
+    cleanup_free char *text =
+        io_read_file(AT_FDCWD, "/proc/meminfo", MEMINFO_MAX, &len, NULL); /* NULL: what is known */
+
+    if (text)
+        bytes += meminfo(text, "Dirty:") + meminfo(text, "Writeback:");
+    return act_deadline(vmm) + bytes / VMM_WRITE_RATE * 1000000000;
 }
 
 /* Says that the process has ended, after what the driver knew of it (NULL = nothing). Returns -1.
@@ -237,7 +261,7 @@ int vmm_pause(struct vmm *vmm, struct error *err)
     default:
         return refuse(vmm, "pause", err);
     }
-    if (vmm->driver->pause(vmm, act_deadline(vmm), err) < 0)
+    if (vmm->driver->pause(vmm, write_deadline(vmm, 0), err) < 0)
         return explain(vmm, "pause", err);
     atomic_store(&vmm->state, VMM_STATE_PAUSED);
     return 0;
@@ -293,7 +317,8 @@ int vmm_save(struct vmm *vmm, const char *state, struct error *err)
         return -1;
     if (look(vmm) != VMM_STATE_PAUSED)
         return refuse(vmm, "save", err);
-    if (vmm->driver->save(vmm, state, act_deadline(vmm), err) < 0)
+    uint64_t memory = (uint64_t)vmm->machine->memory_mib << 20;
+    if (vmm->driver->save(vmm, state, write_deadline(vmm, memory), err) < 0)
         return explain(vmm, "save", err);
     return sync_memory(vmm, err) < 0 ? error_wrap(err, "save") : 0;
 }

@@ -215,11 +215,17 @@ struct vmm_options {
     bool guest_announces; /* LOAD: the guest's agent announces its addresses by itself when it goes
                              on. QEMU then has neither itself nor the guest's kernel do so, which
                              costs much before anything else in the guest runs */
-    uint64_t timeout_ns;  /* for any one act; 0 = VMM_TIMEOUT_NS */
+    uint64_t timeout_ns;  /* for any one act that writes nothing; 0 = VMM_TIMEOUT_NS; see
+                            VMM_WRITE_RATE for those that do */
 };
 
 /* Generous: a busy host must not fail an act that would have succeeded. */
 #define VMM_TIMEOUT_NS (UINT64_C(60) * 1000000000)
+
+/* Bytes a second that any storage takes which a machine can live on. A save is given the time to
+ * write the guest's whole memory at that rate beyond the timeout, and what the host has to write
+ * already; a pause, which flushes the disks, the latter. The process's end ends both at once. */
+#define VMM_WRITE_RATE (UINT64_C(4) << 20)
 
 #define VMM_OPTIONS_INIT                                                                           \
     {                                                                                              \

@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 48
+plan 49
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -37,6 +37,13 @@ for i in 1 2 3; do
 done
 like "each time it went on from where it stood" "$last" '^[0-9]+$'
 is "the package is as it was" "$(cat package/* | sha256sum)" "$before"
+
+peer_start a --log-level debug
+peer_up a
+kill -TERM "$peer_a"
+peer_wait a
+is "its data is flushed while it runs yet, and little while it stands" \
+    "$(sed -n 's/.*\(Flushed what the guest wrote\|QMP event.*STOP\).*/\1/p' a.log | cut -c 1-7 | tr '\n' ' ')" 'Flushed QMP eve '
 
 peer_start a
 peer_up a

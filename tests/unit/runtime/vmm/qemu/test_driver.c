@@ -258,3 +258,30 @@ UNIT_TEST(announces_for_a_guest_that_does_not)
     end(vmm);
 }
 END_TEST
+
+static void tell(const char *command, const char *how, bool on)
+{
+    char path[4200], name[128];
+
+    (void)snprintf(name, sizeof(name), "%s.%s", command, how);
+    path_of(path, name);
+    if (on)
+        ck_assert_int_ge(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
+    else
+        ck_assert_int_eq(unlink(path), 0);
+}
+
+/* A save takes as long as its bytes do, not as long as a question. */
+UNIT_TEST(slow_save_is_waited_for)
+{
+    begin();
+    machine.memory_mib = 512; /* two minutes' worth */
+    tell("migrate", "slow", true);
+    struct vmm *vmm = start(VMM_BOOT);
+    MUST(vmm_boot(vmm, &err));
+    MUST(vmm_pause(vmm, &err));
+    vmm->timeout_ns = SLOW_MS * MS / 4;
+    MUST(vmm_save(vmm, "state", &err));
+    end(vmm);
+}
+END_TEST

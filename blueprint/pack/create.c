@@ -332,7 +332,11 @@ int pack_create(const struct pack_create *create, const struct context *ctx, str
         return error_oom(err);
     if (create->n_sources == 0)
         return error_set(err, EINVAL, "archive %s: no devices to write", create->path);
-    cleanup_output struct output *out = output_begin(create->path, OUTPUT_FILE, 0666, err);
+    bool private = false;
+    for (size_t i = 0; i < create->n_sources; i++)
+    private = private || pack_private(create->sources[i].name);
+    cleanup_output struct output *out =
+        output_begin(create->path, OUTPUT_FILE, private ? 0600 : 0666, err);
     if (!out)
         return -1;
     w->create = create;

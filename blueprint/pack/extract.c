@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -207,6 +208,7 @@ struct extraction {
     const struct pack_target *targets;
     struct output **outputs; /* NULL = not met yet */
     size_t n;
+    bool private; /* one of them holds what was in a guest's memory */
 };
 
 static int want_target(void *opaque, const char *name, int *ret_fd, struct error *err)
@@ -217,7 +219,10 @@ static int want_target(void *opaque, const char *name, int *ret_fd, struct error
     for (size_t i = 0; i < x->n; i++) {
         if (strcmp(x->targets[i].name, name))
             continue;
-        x->outputs[i] = output_begin(x->targets[i].path, OUTPUT_FILE, 0666, err);
+        if (x->private && output_make_private_parent(x->targets[i].path, err) < 0)
+            return -1;
+        /* Until it is known what else there is: see publish(). */
+        x->outputs[i] = output_begin(x->targets[i].path, OUTPUT_FILE, 0600, err);
         if (!x->outputs[i])
             return -1;
         *ret_fd = output_fd(x->outputs[i]);
@@ -254,12 +259,47 @@ static int missing(const char *path, const char *name, const struct pack_listing
                      l->n_items ? names : "nothing");
 }
 
+static bool holds_private(const struct pack_listing *l)
+{
+    for (size_t i = 0; i < l->n_items; i++)
+        if (pack_private(l->items[i].name))
+            return true;
+    return false;
+}
+
+/* The umask, without the change that umask(2) makes for a moment in all threads (proc(5)). */
+static mode_t read_umask(void)
+{
+    char text[4096];
+    unsigned mask = 077;
+    cleanup_close int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : io_pread(fd, text, sizeof(text) - 1, 0, "/proc/self/status", NULL);
+
+    text[n < 0 ? 0 : n] = '\0';
+    const char *line = strstr(text, "\nUmask:");
+    return line && sscanf(line + 7, "%o", &mask) == 1 ? mask & 0777 : 077;
+}
+
+static int publish(const char *path, const struct extraction *x, const struct pack_listing *l,
+                   struct error *err)
+{
+    if (holds_private(l))
+        return 0;
+    const mode_t mode = 0666 & ~read_umask();
+    for (size_t i = 0; i < x->n; i++)
+        if (fchmod(output_fd(x->outputs[i]), mode) < 0)
+            return error_sys(err, "archive %s: %s: set permissions", path, x->targets[i].path);
+    return 0;
+}
+
 static int commit_targets(const char *path, const struct extraction *x, bool durable,
                           const struct pack_listing *l, struct error *err)
 {
     for (size_t i = 0; i < x->n; i++)
         if (!x->outputs[i])
             return missing(path, x->targets[i].name, l, err);
+    if (publish(path, x, l, err) < 0)
+        return -1;
     /* All data first: a disk that fails leaves no target renamed. */
     for (size_t i = 0; durable && i < x->n; i++)
         if (fsync(output_fd(x->outputs[i])) < 0)
@@ -290,6 +330,8 @@ int pack_extract(const char *path, const struct pack_target *targets, size_t n_t
     if (!outputs)
         return error_oom(err);
     x.outputs = outputs;
+    for (size_t i = 0; i < n_targets; i++)
+        x.private = x.private || pack_private(targets[i].name);
     int rc = pack_walk(fd, path, &walk, ctx, ret_listing, err);
     if (rc == 0)
         rc = commit_targets(path, &x, durable, ret_listing, err);
@@ -346,11 +388,14 @@ int pack_extract_folder(const char *path, int dirfd, const char *dir, uint64_t m
     int rc = pack_walk(fd, path, &walk, ctx, ret_listing, err);
     if (f.fd >= 0)
         (void)close(f.fd);
+    const bool private = rc == 0 && holds_private(ret_listing);
     for (size_t i = 0; rc == 0 && i < ret_listing->n_items; i++) {
         const struct pack_item *item = &ret_listing->items[i];
         char temp[BLUEPRINT_FILE_MAX + 2];
         temporary_name(item->name, temp);
-        if (renameat2(dirfd, temp, dirfd, item->file, RENAME_NOREPLACE) < 0)
+        if (private && fchmodat(dirfd, temp, 0600, 0) < 0)
+            rc = error_sys(err, "archive %s: entry %s: set permissions", path, item->name);
+        else if (renameat2(dirfd, temp, dirfd, item->file, RENAME_NOREPLACE) < 0)
             rc = error_sys(err, "archive %s: entry %s: name its file %s/%s", path, item->name, dir,
                            item->file);
     }

@@ -54,6 +54,11 @@
  * (Drafter's own device names are wider than a blueprint's). Returns 0. */
 int pack_check_name(const char *name, struct error *err);
 
+/* Whether a device of that name holds what was in a guest's memory: "memory", "state". An archive
+ * with one has mode 0600, as has every file that is taken out of it; other files have 0666 less the
+ * umask. */
+bool pack_private(const char *name);
+
 /* ---- writing ---- */
 
 struct pack_source {
@@ -116,7 +121,8 @@ int pack_extract(const char *path, const struct pack_target *targets, size_t n_t
                  struct pack_listing *ret_listing, struct error *err);
 
 /* Writes all entries into the empty folder dirfd (dir names it in messages), under their file
- * names. After a failure the folder holds rubbish: it is the caller's temporary (output_begin()).
+ * names. The folder is one that only its owner can enter meanwhile. After a failure it holds
+ * rubbish: it is the caller's temporary (output_begin()).
  * Returns 0. */
 int pack_extract_folder(const char *path, int dirfd, const char *dir, uint64_t max_size,
                         const struct context *ctx, struct pack_listing *ret_listing,

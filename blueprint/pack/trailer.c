@@ -19,6 +19,13 @@ int pack_check_name(const char *name, struct error *err)
     return blueprint_check_file(name, err);
 }
 
+bool pack_private(const char *name)
+{
+    enum blueprint_role role = blueprint_role_of(name);
+
+    return role == BLUEPRINT_MEMORY || role == BLUEPRINT_STATE;
+}
+
 const char *pack_file_of(const char *name, char buf[BLUEPRINT_FILE_MAX + 1])
 {
     if (blueprint_check_name(name, NULL) == 0)

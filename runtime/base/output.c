@@ -42,7 +42,8 @@ static void output_free(struct output *out)
     free(out);
 }
 
-int output_make_dirs(const char *path, struct error *err)
+/* mode: of the last one. */
+static int make_dirs(const char *path, mode_t mode, struct error *err)
 {
     cleanup_free char *copy = strdup(path);
     if (!copy)
@@ -52,7 +53,9 @@ int output_make_dirs(const char *path, struct error *err)
         p += strcspn(p, "/");
         char c = *p;
         *p = '\0';
-        if (*copy && mkdir(copy, 0777) < 0 && errno != EEXIST)
+        const char *rest = path + (p - copy);
+        bool last = !rest[strspn(rest, "/")];
+        if (*copy && mkdir(copy, last ? mode : 0777) < 0 && errno != EEXIST)
             return error_sys(err, "%s: make the folder", copy);
         *p = c;
     }
@@ -60,6 +63,26 @@ int output_make_dirs(const char *path, struct error *err)
     if (*path && stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
         return error_set(err, ENOTDIR, "%s: is not a folder", path);
     return 0;
+}
+
+int output_make_dirs(const char *path, struct error *err)
+{
+    return make_dirs(path, 0777, err);
+}
+
+int output_make_private_dirs(const char *path, struct error *err)
+{
+    return make_dirs(path, 0700, err);
+}
+
+int output_make_private_parent(const char *path, struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (!slash || slash == path)
+        return 0;
+    cleanup_free char *dir = strndup(path, (size_t)(slash - path));
+    return dir ? output_make_private_dirs(dir, err) : error_oom(err);
 }
 
 /* Removes what an earlier, killed process left under a temporary name of this output. */

@@ -51,6 +51,12 @@ int output_remove_tree(int dirfd, const char *name, struct error *err);
 /* mkdir -p for `path` with mode 0777 less the umask. */
 int output_make_dirs(const char *path, struct error *err);
 
+/* The same for a folder that others than its owner have no business in, as it holds what a guest
+ * had in its memory: `path`, if it is made, has mode 0700, its parents are as above.
+ * output_make_private_parent(): the folder that `path` lies in. */
+int output_make_private_dirs(const char *path, struct error *err);
+int output_make_private_parent(const char *path, struct error *err);
+
 DEFINE_CLEANUP(cleanup_output_p, struct output *, output_abort)
 #define cleanup_output CLEANUP(cleanup_output_p)
 

@@ -165,7 +165,7 @@ int peer_write_config(struct peer *p, struct error *err)
         return 0;
     cleanup_package struct package *pkg = describe(p, err);
     cleanup_output struct output *out =
-        pkg ? output_begin(p->plan->config, OUTPUT_FILE, 0644, err) : NULL;
+        pkg ? output_begin(p->plan->config, OUTPUT_FILE, 0600, err) : NULL;
     if (!out || package_write_config(pkg, output_fd(out), p->plan->config, err) < 0)
         return -1;
     return output_commit(&out, true, err);

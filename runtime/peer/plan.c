@@ -372,20 +372,11 @@ struct plan *plan_of_wish(const struct plan_wish *w, const struct context *ctx, 
 
 /* ---- Opening ------------------------------------------------------------------------------ */
 
-static int make_parent(const char *path, struct error *err)
-{
-    const char *slash = strrchr(path, '/');
-    cleanup_free char *dir = slash ? strndup(path, (size_t)(slash - path)) : NULL;
-
-    if (!slash || slash == path)
-        return 0;
-    return dir ? output_make_dirs(dir, err) : error_oom(err);
-}
-
 static int make_parents(const struct device *d, struct error *err)
 {
     for (size_t i = 0; i < d->n_overlays; i++)
-        if (make_parent(d->overlays[i], err) < 0 || make_parent(d->states[i], err) < 0)
+        if (output_make_private_parent(d->overlays[i], err) < 0 ||
+            output_make_private_parent(d->states[i], err) < 0)
             return -1;
     return 0;
 }
@@ -455,7 +446,7 @@ static int make_file(const struct plan_device *p, uint64_t size, bool anew, stru
     int flags = p->made && !anew ? O_EXCL : 0;
     struct stat st;
 
-    if (make_parent(path, err) < 0)
+    if (output_make_private_parent(path, err) < 0)
         return -1;
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600);
     if (fd < 0 && errno == EEXIST)

@@ -59,7 +59,7 @@ static struct file *make_file(struct terminate *t, const char *name, int *ret_fd
     if (t->folder) {
         choose_base(t, f);
         *ret_fd = openat(output_fd(t->folder), f->base,
-                         O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+                         O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (*ret_fd < 0) {
             (void)error_sys(err, "device %s: %s/%s", name, t->o->output, f->base);
             return NULL;
@@ -72,7 +72,9 @@ static struct file *make_file(struct terminate *t, const char *name, int *ret_fd
         }
         const char *slash = strrchr(d->path, '/');
         (void)snprintf(f->base, sizeof(f->base), "%s", slash ? slash + 1 : d->path);
-        f->out = output_begin(d->path, OUTPUT_FILE, 0644, err);
+        if (output_make_private_parent(d->path, err) < 0)
+            return NULL;
+        f->out = output_begin(d->path, OUTPUT_FILE, 0600, err);
         if (!f->out)
             return NULL;
         *ret_fd = dup(output_fd(f->out));
@@ -329,7 +331,7 @@ int terminate_run(const struct terminate_options *options, const struct context 
     t->report = report_open(options->status_fd, options->trace, ctx, err);
     int rc = t->report ? 0 : -1;
     if (rc == 0 && options->output &&
-        !(t->folder = output_begin(options->output, OUTPUT_DIR, 0755, err)))
+        !(t->folder = output_begin(options->output, OUTPUT_DIR, 0700, err)))
         rc = -1;
     if (rc == 0)
         rc = receive(t, &result, err);

@@ -185,7 +185,9 @@ int archive_extract(const struct archive_options *o, const struct context *ctx, 
     (void)umask(mask);
     if (check_replaceable(o, dir, err) < 0)
         return -1;
-    cleanup_output struct output *out = output_begin(dir, OUTPUT_DIR, 0777 & ~mask, err);
+    /* A package has what was in its guest's memory. */
+    const mode_t mode = o->blueprint ? 0777 & ~mask : 0700;
+    cleanup_output struct output *out = output_begin(dir, OUTPUT_DIR, mode, err);
     if (!out ||
         pack_extract_folder(o->archive, output_fd(out), dir,
                             o->max_size ? o->max_size : PACK_SIZE_MAX, ctx, NULL, err) < 0 ||
@@ -230,7 +232,7 @@ char *archive_cached(const char *archive, const char *cache, const struct contex
         (void)error_sys(err, "archive %s", archive);
         return NULL;
     }
-    if (digest_of_fd(fd, archive, sum, NULL, err) < 0 || output_make_dirs(cache, err) < 0)
+    if (digest_of_fd(fd, archive, sum, NULL, err) < 0 || output_make_private_dirs(cache, err) < 0)
         return NULL;
     digest_hex(sum, hex);
     if (asprintf(&folder, "%s/%s", cache, hex) < 0) {

@@ -196,7 +196,7 @@ static int add_devices(struct mounter *m, const struct mounter_options *o,
 static int open_all(struct mounter *m, const struct mounter_options *o, const struct context *ctx,
                     struct error *err)
 {
-    if (o->overlay_dir && !o->read_only && output_make_dirs(o->overlay_dir, err) < 0)
+    if (o->overlay_dir && !o->read_only && output_make_private_dirs(o->overlay_dir, err) < 0)
         return -1;
     if (o->devices)
         return add_devices(m, o, ctx, err);

@@ -91,7 +91,7 @@ static int begin_product(struct making *m, size_t i, struct error *err)
         m->paths[i] = NULL;
         return error_oom(err);
     }
-    cleanup_close int fd = open(m->paths[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    cleanup_close int fd = open(m->paths[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     return fd < 0 ? error_sys(err, "%s", m->paths[i]) : 0;
 }
 
@@ -128,12 +128,16 @@ static int begin(struct making *m, struct error *err)
     const struct snapshot_options *o = m->o;
     cleanup_free char *work = NULL;
 
-    /* Outputs that are no folder are made in one beside the state, which never appears. */
+    /* Outputs that are no folder are made in one beside the state, which never appears. What was in
+     * the guest's memory is nobody else's to read, be it there, in a state or on a disk. */
+    for (size_t i = 0; !o->package && i < o->n_devices; i++)
+        if (output_make_private_parent(o->devices[i].output, err) < 0)
+            return -1;
     if (!o->package && asprintf(&work, "%s.work", o->devices[find(o, "state")].output) < 0) {
         work = NULL;
         return error_oom(err);
     }
-    m->folder = output_begin(o->package ? o->package : work, OUTPUT_DIR, 0755, err);
+    m->folder = output_begin(o->package ? o->package : work, OUTPUT_DIR, 0700, err);
     if (!m->folder)
         return -1;
     for (size_t i = 0; i < o->n_devices; i++) {
@@ -346,7 +350,7 @@ static int bring_out(struct making *m, size_t i, struct error *err)
     cleanup_close int in = open(m->paths[i], O_RDONLY | O_CLOEXEC);
     if (in < 0 || fsync(in) < 0)
         return error_sys(err, "%s", m->paths[i]);
-    cleanup_output struct output *out = output_begin(to, OUTPUT_FILE, 0644, err);
+    cleanup_output struct output *out = output_begin(to, OUTPUT_FILE, 0600, err);
     if (!out)
         return -1; /* parents are there now, and the file can be written */
     if (rename(m->paths[i], to) == 0)

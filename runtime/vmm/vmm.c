@@ -23,7 +23,7 @@
 
 /* After the channel broke, the process's end is near or it will not come. */
 #define END_GRACE_NS UINT64_C(5000000000)
-#define MEMINFO_MAX (64u << 10)
+#define MEMINFO_MAX 4096
 
 static const char *const state_names[] = {"not booted", "running", "paused", "ended"};
 
@@ -46,12 +46,12 @@ static uint64_t meminfo(const char *text, const char *key)
  * tell from being stuck: they may have to wait for all that this host has to write. */
 static uint64_t write_deadline(const struct vmm *vmm, uint64_t bytes)
 {
-    size_t len;
-    cleanup_free char *text =
-        io_read_file(AT_FDCWD, "/proc/meminfo", MEMINFO_MAX, &len, NULL); /* NULL: what is known */
+    char text[MEMINFO_MAX];
+    cleanup_close int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : io_pread(fd, text, sizeof(text) - 1, 0, "/proc/meminfo", NULL);
 
-    if (text)
-        bytes += meminfo(text, "Dirty:") + meminfo(text, "Writeback:");
+    text[n < 0 ? 0 : n] = '\0';
+    bytes += meminfo(text, "\nDirty:") + meminfo(text, "\nWriteback:");
     return act_deadline(vmm) + bytes / VMM_WRITE_RATE * 1000000000;
 }
 

@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 49
+plan 52
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -24,6 +24,8 @@ ok "and leaves nothing" vms_empty
 ok "a package is made" testguest_package package
 is "upstream can read its config" "$(tr '\0' '\n' <package/config.json | jq -c .agentVSockPort)" 0
 is "all files have digests" "$(tr '\0' '\n' <package/config.json | jq -r '.devices[] | select(.sha256) | .name' | sort | tr '\n' ' ')" "kernel memory state "
+modes() { stat -c %a "$@" | sort -u | paste -sd' '; }
+is "nobody else reads what was in its memory" "$(modes package package/*)" '600 700'
 before=$(cat package/* | sha256sum)
 
 last=0
@@ -66,6 +68,7 @@ is "the guest powering off ends the peer" "$peer_status" 0
 fails "what it left is refused too" 1 'was powered off' drafter-peer --package package --overlay-dir b --chroot-base-dir vms
 ok "the first one did not notice any of that" guest_verify a
 peer_stop a
+is "nor what a machine wrote" "$(modes a a/*)" '600 700'
 
 fails "another hypervisor's package" 1 'saved by qemu' drafter-peer --package package --overlay-dir c --chroot-base-dir vms --hypervisor firecracker
 cp -r --sparse=always package flipped
@@ -100,6 +103,7 @@ peer_from='--package arrived' peer_start t2
 peer_up t2
 ok "and goes on" guest_verify t2
 peer_stop t2
+is "what has arrived is no one else's either" "$(modes t2 t2/* arrived arrived/*)" '600 700'
 
 # Storage alone, and the numbers.
 port=$(machine_pick_port)

@@ -4,7 +4,7 @@
 . "$TEST_TOP/tests/lib/functions.sh"
 requires_command zstd
 requires_command jq
-plan 42
+plan 45
 
 allocated() { echo $(($(stat -c %b "$1") * 512)); }
 json() { jq -cn '[$ARGS.positional | _nwise(2) | {name: .[0], path: .[1]}]' --args "$@"; }
@@ -22,6 +22,7 @@ for mib in 0 1234 9000; do
 done
 printf '{"agentVSockPort":26}' >package/config.json
 truncate -s 1M package/config.json
+modes() { stat -c %a "$@" | sort -u | paste -sd' '; }
 same() { # DIR: has the same files, whose holes are holes
     diff <(ls package) <(ls "$1") || return 1
     local f
@@ -37,6 +38,7 @@ ok "a package becomes an archive" drafter-packager --package package --package-p
 ok "which is small" [ "$(stat -c %s p.tar.zst)" -lt 7500000 ]
 ok "and a package again" drafter-packager -x -p out/package --package-path p.tar.zst
 ok "all the same, holes too" same out/package
+is "what was in a guest's memory is for nobody else" "$(modes p.tar.zst out/package out/package/*)" '600 700'
 ok "the same once more gives the same bytes" drafter-packager -p package --threads 3 --package-path p2.tar.zst
 ok "on any number of threads" cmp p.tar.zst p2.tar.zst
 drafter-packager --list --package-path p.tar.zst >list 2>list.err
@@ -49,6 +51,7 @@ is "and no warning" "$(cat list.err)" ""
 # -- by device, in any order --
 ok "devices out of order" drafter-packager --extract --package-path p.tar.zst \
     --devices "$(json oci a/o memory a/m kernel a/k)"
+is "taken out singly, too" "$(modes a a/*)" '600 700'
 ok "kernel" cmp package/vmlinux a/k
 ok "oci" cmp package/oci.ext4 a/o
 is "memory is as sparse" "$(($(allocated a/m) <= $(allocated package/memory.bin) + 65536))" 1
@@ -58,6 +61,7 @@ ok "a device of any name" drafter-packager --package-path d.tar.zst \
 json kernel b/k my-data b/d >devices.json
 ok "devices from a file" drafter-packager --extract --package-path d.tar.zst --devices @devices.json
 ok "come out" cmp package/oci.ext4 b/d
+is "without a guest's memory for all" "$(modes d.tar.zst b b/*)" '644 755'
 echo old >b/k
 ok "files that stand there are replaced" drafter-packager -x --package-path d.tar.zst --devices @devices.json
 ok "whole" cmp package/vmlinux b/k

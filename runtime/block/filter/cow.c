@@ -297,24 +297,15 @@ static const struct block_ops cow_ops = {
 
 /* ---- opening ---- */
 
-static int make_parents(const char *path, struct error *err)
-{
-    const char *slash = strrchr(path, '/');
-
-    if (!slash || slash == path)
-        return 0;
-    cleanup_free char *dir = strndup(path, (size_t)(slash - path));
-    return dir ? output_make_dirs(dir, err) : error_oom(err);
-}
-
 static int open_file(const char *path, bool create, bool readonly, struct error *err)
 {
-    if (create && make_parents(path, err) < 0)
+    /* It may hold a guest's memory: nobody else reads it. */
+    if (create && output_make_private_parent(path, err) < 0)
         return -1;
     int fd = open(path,
                   (readonly ? O_RDONLY : O_RDWR) | (create ? O_CREAT : 0) | O_CLOEXEC | O_NOCTTY |
                       O_NONBLOCK,
-                  0666);
+                  0600);
     return fd < 0 ? error_sys(err, "%s: open", path) : fd;
 }
 

@@ -210,7 +210,7 @@ static int file_start(struct file *f, int flags, struct error *err)
     f->fd = open(f->path,
                  flags | (f->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
                      O_NONBLOCK, /* a FIFO must not hold us up */
-                 0666);
+                 0600);          /* it may come to hold a guest's memory */
     if (f->fd < 0)
         return error_sys(err, "%s: open", f->path);
     if (fstat(f->fd, &st) < 0)

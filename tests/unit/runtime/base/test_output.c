@@ -46,6 +46,32 @@ static void holds(const char *path, const char *text)
     ck_assert_str_eq(got, text);
 }
 
+static unsigned mode_of(const char *path)
+{
+    struct stat st;
+
+    ck_assert_int_eq(stat(path, &st), 0);
+    return st.st_mode & 07777;
+}
+
+UNIT_TEST(private_folders_are_for_their_owner)
+{
+    (void)umask(022);
+    ck_assert_int_eq(output_make_private_dirs("p/q/r//", &err), 0);
+    ck_assert_uint_eq(mode_of("p"), 0755);
+    ck_assert_uint_eq(mode_of("p/q"), 0755);
+    ck_assert_uint_eq(mode_of("p/q/r"), 0700);
+    ck_assert_int_eq(output_make_private_parent("p/s/file", &err), 0);
+    ck_assert_uint_eq(mode_of("p/s"), 0700);
+    ck_assert_int_eq(output_make_private_parent("file", &err), 0);
+    /* One that is there is as its owner wants it. */
+    ck_assert_int_eq(output_make_private_dirs("p/q", &err), 0);
+    ck_assert_uint_eq(mode_of("p/q"), 0755);
+    ck_assert_int_eq(output_make_dirs("o/p", &err), 0);
+    ck_assert_uint_eq(mode_of("o/p"), 0755);
+}
+END_TEST
+
 UNIT_TEST(replaces_files)
 {
     write_whole("a/b/file", "one");

@@ -116,6 +116,7 @@ struct bench {
     char *names[VMM_DISKS_MAX];
     struct vmm *vmm;
     int console_r, console_w;
+    int memory; /* the memory file */
     bool jailed;
     char line[LINE_MAX_BYTES];
     size_t line_len;
@@ -148,19 +149,13 @@ static int copy_file(const char *from, int dir, const char *name, uid_t uid, gid
     return 0;
 }
 
-/* Makes `file` appear as `name`. shared: writes must reach the file itself. may_be_new: it need not
- * exist yet. */
-static int bring(struct bench *b, const char *file, const char *name, bool shared, bool may_be_new,
+/* Makes `file` appear as `name`. shared: writes must reach the file itself. */
+static int bring(struct bench *b, const char *file, const char *name, bool shared,
                  struct error *err)
 {
     cleanup_close int dir = open(b->place.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return error_sys(err, "%s", b->place.path);
-    if (may_be_new) {
-        cleanup_close int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (fd < 0)
-            return error_sys(err, "%s", file);
-    }
     cleanup_free char *real = realpath(file, NULL);
     if (!real)
         return error_sys(err, "%s", file);
@@ -180,25 +175,42 @@ static int bring(struct bench *b, const char *file, const char *name, bool share
     return 0;
 }
 
-/* A result that the jailed process wrote in its directory goes to its place. */
+/* The file that guest memory is written to: links lead to it, so it is opened before them. */
+static int bring_memory(struct bench *b, bool may_be_new, struct error *err)
+{
+    const char *file = b->o->memory;
+
+    b->memory = open(file, O_RDWR | O_CLOEXEC | (may_be_new ? O_CREAT : 0), 0600);
+    if (b->memory < 0)
+        return error_sys(err, "%s", file);
+    return bring(b, file, "memory", true, err);
+}
+
+/* The state is copied in, as nothing that the machine's process can reach is written by name. */
+static int bring_state(struct bench *b, struct error *err)
+{
+    cleanup_close int dir = open(b->place.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (dir < 0)
+        return error_sys(err, "%s", b->place.path);
+    return copy_file(b->o->state, dir, "state", b->uid, b->gid, err);
+}
+
+/* What the process wrote in its directory goes to its place. */
 static int take_out(struct bench *b, const char *name, const char *file, struct error *err)
 {
-    if (!b->jailed)
-        return 0;
-    cleanup_free char *from = NULL;
-    if (asprintf(&from, "%s/%s", b->place.path, name) < 0) {
-        from = NULL;
-        return error_oom(err);
-    }
     cleanup_output struct output *out = output_begin(file, OUTPUT_FILE, 0600, err);
     if (!out)
         return -1;
     uint64_t size;
-    cleanup_close int in = open(from, O_RDONLY | O_CLOEXEC);
+    cleanup_close int dir = open(b->place.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return error_sys(err, "%s", b->place.path);
+    cleanup_close int in = vmm_open_inside(dir, b->place.path, name, O_RDONLY, 0, b->uid, err);
     if (in < 0)
-        return error_sys(err, "%s", from);
-    if (io_size(in, from, &size, err) < 0 ||
-        io_copy_range(in, 0, output_fd(out), 0, size, from, err) < 0)
+        return -1;
+    if (io_size(in, name, &size, err) < 0 ||
+        io_copy_range(in, 0, output_fd(out), 0, size, name, err) < 0)
         return -1;
     return output_commit(&out, false, err);
 }
@@ -236,7 +248,7 @@ static int bring_disks(struct bench *b, struct error *err)
     for (size_t i = 0; i < b->o->disks.count; i++)
         if (parse_disk(b, i, &file, err) < 0)
             return -1;
-        else if (bring(b, file, b->disks[i].name, true, false, err) < 0)
+        else if (bring(b, file, b->disks[i].name, true, err) < 0)
             return -1;
     b->m.disks = b->disks;
     b->m.n_disks = b->o->disks.count;
@@ -300,6 +312,7 @@ static int start(struct bench *b, enum vmm_purpose purpose, struct error *err)
     vo.place = &b->place;
     vo.uid = b->uid;
     vo.gid = b->gid;
+    vo.memory_fd = b->memory;
     vo.netns = b->o->netns;
     vo.numa_node = (int)b->o->numa_node;
     vo.cgroup_version = (int)b->o->cgroup_version;
@@ -436,10 +449,9 @@ static int boot(struct bench *b, struct error *err)
     const struct opts *o = b->o;
 
     describe(b);
-    if (bring(b, o->kernel, "kernel", false, false, err) < 0 ||
-        (o->initrd && bring(b, o->initrd, "initrd.img", false, false, err) < 0) ||
-        bring_disks(b, err) < 0 ||
-        (o->memory && bring(b, o->memory, "memory", true, true, err) < 0))
+    if (bring(b, o->kernel, "kernel", false, err) < 0 ||
+        (o->initrd && bring(b, o->initrd, "initrd.img", false, err) < 0) ||
+        bring_disks(b, err) < 0 || (o->memory && bring_memory(b, true, err) < 0))
         return -1;
     uint64_t t = now_ns();
     if (start(b, VMM_BOOT, err) < 0 || vmm_boot(b->vmm, err) < 0)
@@ -466,8 +478,6 @@ static int act_snapshot(struct bench *b, const regex_t *re, struct error *err)
         need(o->machine, "--machine", "snapshot", err) < 0 ||
         need(o->until, "--until", "snapshot", err) < 0)
         return -1;
-    if (!b->jailed && bring(b, o->state, "state", true, true, err) < 0)
-        return -1;
     if (boot(b, err) < 0 || run_until(b, re, err) < 0 || save(b, err) < 0 ||
         write_machine(b, err) < 0 || stop(b, err) < 0)
         return -1;
@@ -484,9 +494,8 @@ static int act_restore(struct bench *b, const regex_t *re, struct error *err)
         return -1;
     if (o->cycles > 1 && need(o->until, "--until", "restore --cycles", err) < 0)
         return -1;
-    if (read_machine(b, err) < 0 || bring_disks(b, err) < 0 ||
-        bring(b, o->memory, "memory", true, false, err) < 0 ||
-        bring(b, o->state, "state", !b->jailed, false, err) < 0)
+    if (read_machine(b, err) < 0 || bring_disks(b, err) < 0 || bring_memory(b, false, err) < 0 ||
+        bring_state(b, err) < 0)
         return -1;
     for (uint64_t i = 1;; i++) {
         if (restore(b, err) < 0)
@@ -541,7 +550,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
                struct error *err)
 {
     const struct opts *o = opts;
-    struct bench b = {.o = o, .ctx = ctx, .console_r = -1, .console_w = -1};
+    struct bench b = {.o = o, .ctx = ctx, .console_r = -1, .console_w = -1, .memory = -1};
     regex_t re;
 
     (void)argc;
@@ -553,6 +562,7 @@ static int run(const void *opts, int argc, char **argv, const struct context *ct
     vmm_free(b.vmm);
     if (b.place.path && vmm_place_remove(&b.place, rc < 0 ? NULL : err) < 0)
         rc = -1;
+    cleanup_close_p(&b.memory);
     cleanup_close_p(&b.console_r);
     cleanup_close_p(&b.console_w);
     for (size_t i = 0; i < VMM_DISKS_MAX; i++)

@@ -30,6 +30,7 @@ struct assembly {
     const struct context *ctx;
     struct context calm; /* ctx without its cancel: for the VMM's acts */
     struct vmm_place place;
+    int dir_fd; /* of place */
     char *vsock_path;
     struct mount *mount;
     struct vsock *vsock;
@@ -90,6 +91,9 @@ static int prepare(struct assembly *a, struct error *err)
     if (cancel_init(&a->ended, err) < 0 || cancel_init(&a->stop, err) < 0 ||
         vmm_place_make(a->opt.base, vo->choice, vo->uid, vo->gid, &a->place, err) < 0)
         return -1;
+    a->dir_fd = open(a->place.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (a->dir_fd < 0)
+        return error_sys(err, "%s", a->place.path);
     a->vsock_path = join(a->place.path, VMM_VSOCK_NAME, err);
     cleanup_free char *mount = a->vsock_path ? join(a->place.path, MOUNT_NAME, err) : NULL;
     if (!mount)
@@ -117,7 +121,7 @@ struct assembly *assembly_new(const struct assembly_options *options, const stru
         a->calm = *ctx;
         a->calm.cancel = NULL;
     }
-    a->leave = -1;
+    a->leave = a->dir_fd = -1;
     a->ended.fd = a->stop.fd = -1;
     a->ended_ctx = a->stop_ctx = a->calm;
     a->ended_ctx.cancel = &a->ended;
@@ -177,29 +181,17 @@ int assembly_add(struct assembly *a, const char *name, struct block *stack, bool
     return 0;
 }
 
-static int open_state(struct assembly *a, int flags, char **ret_path, struct error *err)
-{
-    cleanup_free char *path = join(a->place.path, STATE_NAME, err);
-    if (!path)
-        return -1;
-    cleanup_close int fd = open(path, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return error_sys(err, "%s", path);
-    *ret_path = steal_ptr(&path);
-    return steal_fd(&fd);
-}
-
 int assembly_put_state(struct assembly *a, const void *state, size_t len, struct error *err)
 {
-    cleanup_free char *path = NULL;
-    cleanup_close int fd = open_state(a, O_RDWR | O_CREAT | O_TRUNC, &path, err);
+    const struct vmm_options *vo = &a->opt.vmm;
+    cleanup_close int fd = vmm_open_inside(a->dir_fd, a->place.path, STATE_NAME,
+                                           O_RDWR | O_CREAT | O_TRUNC, 0600, vo->uid, err);
 
     if (fd < 0)
         return -1;
-    if ((a->opt.vmm.uid != geteuid() || a->opt.vmm.gid != getegid()) &&
-        fchown(fd, a->opt.vmm.uid, a->opt.vmm.gid) < 0)
-        return error_sys(err, "%s", path);
-    return io_pwrite(fd, state, len, 0, path, err);
+    if ((vo->uid != geteuid() || vo->gid != getegid()) && fchown(fd, vo->uid, vo->gid) < 0)
+        return error_sys(err, "%s/" STATE_NAME, a->place.path);
+    return io_pwrite(fd, state, len, 0, STATE_NAME, err);
 }
 
 static int listen_for_guest(struct assembly *a, struct error *err)
@@ -338,14 +330,13 @@ int assembly_set_lazy(struct assembly *a, const char *name, bool lazy, struct er
 
 int assembly_save(struct assembly *a, void **ret_state, size_t *ret_len, struct error *err)
 {
-    cleanup_free char *path = NULL;
-
     if (vmm_save(a->vmm, STATE_NAME, err) < 0 || mount_flush(a->mount, NULL, err) < 0)
         return -1;
-    cleanup_close int fd = open_state(a, O_RDONLY, &path, err);
+    cleanup_close int fd =
+        vmm_open_inside(a->dir_fd, a->place.path, STATE_NAME, O_RDONLY, 0, a->opt.vmm.uid, err);
     if (fd < 0)
         return -1;
-    char *state = io_read_fd(fd, ASSEMBLY_STATE_MAX, path, ret_len, err);
+    char *state = io_read_fd(fd, ASSEMBLY_STATE_MAX, STATE_NAME, ret_len, err);
     if (!state)
         return -1;
     *ret_state = state;
@@ -407,6 +398,7 @@ int assembly_close(struct assembly *a, struct error *err)
         }
         free(a->parts[i].name);
     }
+    cleanup_close_p(&a->dir_fd);
     if (vmm_place_remove(&a->place, first) < 0)
         rc = -1;
     cancel_destroy(&a->ended);

@@ -55,6 +55,7 @@ struct vmm {
     char *directory; /* the VM directory, absolute */
     char id[32];
     int dir_fd;
+    int memory_fd; /* of the options; -1 = none */
     uid_t uid;
     gid_t gid;
     uint64_t timeout_ns;

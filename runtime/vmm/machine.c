@@ -20,7 +20,6 @@
 #include "runtime/vmm/driver.h"
 
 #define MACHINE_TEXT_MAX (64u << 10)
-#define PATH_IN_VM_MAX 255
 
 static const char *const hypervisor_names[] = {"auto", "firecracker", "qemu"};
 static const char *const accel_names[] = {"auto", "kvm", "tcg"};
@@ -82,9 +81,8 @@ int vmm_path_check(const char *path, const char *what, struct error *err)
 {
     size_t n = strlen(path);
 
-    if (n < 1 || n > PATH_IN_VM_MAX)
-        return error_set(err, EINVAL, "%s: a path of 1 to %d bytes is needed", what,
-                         PATH_IN_VM_MAX);
+    if (n < 1 || n > VMM_PATH_MAX)
+        return error_set(err, EINVAL, "%s: a path of 1 to %d bytes is needed", what, VMM_PATH_MAX);
     if (path[0] == '/')
         return error_set(err, EINVAL, "%s \"%s\": must be relative to the VM directory", what,
                          path);

@@ -144,7 +144,7 @@ struct vmm *vmm_start(const struct vmm_machine *machine, const struct vmm_option
         error_oom(err);
         return NULL;
     }
-    v->dir_fd = -1;
+    v->dir_fd = v->memory_fd = -1;
     (void)pthread_mutex_init(&v->lock, NULL);
     v->driver =
         options->choice->hypervisor == VMM_QEMU ? &vmm_qemu_driver : &vmm_firecracker_driver;
@@ -170,6 +170,11 @@ struct vmm *vmm_start(const struct vmm_machine *machine, const struct vmm_option
         error_sys(err, "VM directory %s", v->directory);
         goto fail;
     }
+    if (options->memory_fd >= 0 &&
+        (v->memory_fd = fcntl(options->memory_fd, F_DUPFD_CLOEXEC, 0)) < 0) {
+        error_sys(err, "memory file");
+        goto fail;
+    }
     if (v->driver->start(v, options, err) < 0) {
         error_wrap(err, "start of %s", v->bin);
         goto fail;
@@ -191,6 +196,8 @@ void vmm_free(struct vmm *vmm)
     vmm_machine_free(vmm->machine);
     if (vmm->dir_fd >= 0)
         (void)close(vmm->dir_fd);
+    if (vmm->memory_fd >= 0)
+        (void)close(vmm->memory_fd);
     (void)pthread_mutex_destroy(&vmm->lock);
     free(vmm->bin);
     free(vmm->directory);
@@ -373,35 +380,6 @@ int vmm_wait_exit(struct vmm *vmm, uint64_t timeout_ns, struct vmm_exit *ret_exi
 }
 
 /* ---- Files -------------------------------------------------------------------------------- */
-
-int vmm_open_memory(struct vmm *vmm, bool create, struct error *err)
-{
-    const char *name = vmm_memory(vmm->machine);
-    uint64_t want = (uint64_t)vmm->machine->memory_mib << 20;
-    struct stat st;
-
-    cleanup_close int fd =
-        openat(vmm->dir_fd, name, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
-    if (fd < 0)
-        return error_sys(err, "memory file %s/%s", vmm->directory, name);
-    if (fstat(fd, &st) < 0)
-        return error_sys(err, "memory file %s/%s", vmm->directory, name);
-    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size < want) {
-        if (!create)
-            return error_set(
-                err, EBADMSG,
-                "memory file %s/%s: %jd bytes, but the machine has %ju: it is cut short "
-                "or of another machine",
-                vmm->directory, name, (intmax_t)st.st_size, (uintmax_t)want);
-        if (ftruncate(fd, (off_t)want) < 0)
-            return error_sys(err, "memory file %s/%s: grow to %ju bytes", vmm->directory, name,
-                             (uintmax_t)want);
-    }
-    if (create && vmm->uid != geteuid() && st.st_uid != vmm->uid &&
-        fchown(fd, vmm->uid, vmm->gid) < 0 && errno != EPERM)
-        return error_sys(err, "memory file %s/%s: chown", vmm->directory, name);
-    return steal_fd(&fd);
-}
 
 int vmm_state_driver(int fd, const char *what, enum vmm_hypervisor *ret_hypervisor,
                      struct error *err)

@@ -52,6 +52,7 @@
 #define VMM_DISKS_MAX 16
 #define VMM_CPUS_MAX 32
 #define VMM_MEMORY_MIB_MAX (1u << 20)
+#define VMM_PATH_MAX 255            /* bytes of a path in the VM directory */
 #define VMM_NAME_MAX 32             /* of a disk, and so of its device id */
 #define VMM_BOOT_ARGS_MAX 2047      /* COMMAND_LINE_SIZE of Linux on x86 is 2048 */
 #define VMM_GUEST_CID 3             /* of every machine: its vsock is a UNIX socket of its own */
@@ -187,6 +188,14 @@ int vmm_place_make(const char *base, const struct vmm_choice *choice, uid_t uid,
  * the strings are freed in any case. */
 int vmm_place_remove(struct vmm_place *place, struct error *err);
 
+/* Opens a file of the VM directory dir_fd (named `dir` in texts) for somebody who has more rights
+ * than the process that owns the directory, and may have been taken over. path: without links in
+ * it, see vmm_path_check() in driver.h. flags, mode: as of open(2); O_CLOEXEC, O_NOCTTY and
+ * O_NONBLOCK are added, and O_TRUNC takes effect last. EPERM with the reason when it is anything
+ * but a regular file of one name, of `owner` or ourselves. Returns the fd, or -1. */
+int vmm_open_inside(int dir_fd, const char *dir, const char *path, int flags, mode_t mode,
+                    uid_t owner, struct error *err);
+
 /* ---- The process -------------------------------------------------------------------------- */
 
 enum vmm_purpose {
@@ -209,6 +218,11 @@ struct vmm_options {
     int vhost_vsock_fd;   /* QEMU with machine.vsock: an fd that answers the vhost-vsock ioctls
                              (vsock_open()); -1 = none. The caller closes its copy after
                              vmm_start() */
+    int memory_fd;        /* the memory file, opened read-write by a caller whose file is none that
+                             only the machine's process could have put there: where the name in the
+                             VM directory leads out of it, or is one of several; -1 = it is opened
+                             there, with vmm_open_inside(), the name being a file or a relative link
+                             to one. The caller closes its copy after vmm_start() */
     int serial_fd;        /* QEMU: a connected stream socket as second serial port; -1 = none */
     bool small_faults;    /* the memory file's pages come from far: a fault must not read more of
                              them than the file's read-ahead says. QEMU only, Firecracker's do not */
@@ -230,7 +244,7 @@ struct vmm_options {
 #define VMM_OPTIONS_INIT                                                                           \
     {                                                                                              \
         .numa_node = -1, .console_in = -1, .console_out = -1, .vhost_vsock_fd = -1,                \
-        .serial_fd = -1                                                                            \
+        .memory_fd = -1, .serial_fd = -1                                                           \
     }
 
 struct vmm_features {

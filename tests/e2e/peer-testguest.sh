@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 52
+plan 55
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -46,6 +46,18 @@ kill -TERM "$peer_a"
 peer_wait a
 is "its data is flushed while it runs yet, and little while it stands" \
     "$(sed -n 's/.*\(Flushed what the guest wrote\|QMP event.*STOP\).*/\1/p' a.log | cut -c 1-7 | tr '\n' ' ')" 'Flushed QMP eve '
+
+if [ "$(id -u)" = 0 ]; then
+    peer_start u --uid 12345 --gid 12345
+    ok "a hypervisor of another user gets what it needs of it" peer_up u
+    is "and is one" "$(stat -c %u "/proc/$(peer_vmm u)")" 12345
+    guest_verify u
+    ok "it is suspended as any" peer_stop u
+else
+    skip "a hypervisor of another user gets what it needs of it" "needs root"
+    skip "and is one" "needs root"
+    skip "it is suspended as any" "needs root"
+fi
 
 peer_start a
 peer_up a

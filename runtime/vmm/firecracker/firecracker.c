@@ -345,9 +345,10 @@ static int check_state(struct vmm *vmm, const char *state, struct error *err)
     uint64_t size;
     enum vmm_hypervisor driver = VMM_AUTO;
 
-    cleanup_close int fd = openat(vmm->dir_fd, state, O_RDONLY | O_CLOEXEC);
+    cleanup_close int fd =
+        vmm_open_inside(vmm->dir_fd, vmm->directory, state, O_RDONLY, 0, vmm->uid, err);
     if (fd < 0)
-        return error_sys(err, "%s/%s", vmm->directory, state);
+        return -1;
     if (vmm_state_driver(fd, state, &driver, err) < 0)
         return -1;
     if (driver != VMM_FIRECRACKER)

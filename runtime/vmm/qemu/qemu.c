@@ -418,9 +418,10 @@ static int save(struct vmm *vmm, const char *state, uint64_t deadline, struct er
         what = NULL;
         return error_oom(err);
     }
-    cleanup_close int file = openat(vmm->dir_fd, state, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    cleanup_close int file =
+        vmm_open_inside(vmm->dir_fd, vmm->directory, state, O_RDWR | O_CREAT, 0600, vmm->uid, err);
     if (file < 0)
-        return error_sys(err, "%s", what);
+        return -1;
     qmp_forget_events(q->qmp);
     cleanup_close int stream = give_socket(q, deadline, err);
     if (stream < 0 ||
@@ -469,9 +470,10 @@ static int read_state(struct vmm *vmm, const char *state, struct error *err)
         what = NULL;
         return error_oom(err);
     }
-    cleanup_close int file = openat(vmm->dir_fd, state, O_RDONLY | O_CLOEXEC);
+    cleanup_close int file =
+        vmm_open_inside(vmm->dir_fd, vmm->directory, state, O_RDONLY, 0, vmm->uid, err);
     if (file < 0)
-        return error_sys(err, "%s", what);
+        return -1;
     return qemu_state_read(file, what, vmm->features.version, vmm->machine, &q->stream,
                            &q->stream_len, err);
 }

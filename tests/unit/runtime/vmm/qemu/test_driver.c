@@ -285,3 +285,44 @@ UNIT_TEST(slow_save_is_waited_for)
     end(vmm);
 }
 END_TEST
+
+/* A process that was taken over puts links in its files' places, for us to write through. */
+UNIT_TEST(planted_files_are_neither_written_nor_read)
+{
+    static const char *const names[] = {"state", "memory"};
+    char path[4200], outside[4200];
+
+    begin();
+    save_one();
+    (void)snprintf(outside, sizeof(outside), "%s/outside", place.base);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        for (int kind = 0; kind < 4; kind++) {
+            struct vmm *vmm = start(VMM_BOOT);
+            MUST(vmm_boot(vmm, &err));
+            MUST(vmm_pause(vmm, &err));
+            path_of(path, names[i]);
+            ck_assert_int_eq(unlink(path), 0);
+            int fd = open(outside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+            ck_assert_int_eq(write(fd, "outside", 7), 7);
+            ck_assert_int_eq(close(fd), 0);
+            ck_assert_int_eq(kind == 0   ? symlink(outside, path)
+                             : kind == 1 ? link(outside, path)
+                             : kind == 2 ? mkfifo(path, 0600)
+                                         : mkdir(path, 0700),
+                             0);
+            ck_assert_msg(vmm_save(vmm, "state", &err) == -1, "%s, kind %d", names[i], kind);
+            vmm_free(vmm);
+            vmm = start(VMM_LOAD);
+            ck_assert_msg(vmm_load(vmm, "state", &err) == -1, "%s, kind %d", names[i], kind);
+            vmm_free(vmm);
+            size_t len;
+            cleanup_free char *text = io_read_file(AT_FDCWD, outside, 4096, &len, &err);
+            ck_assert_msg(text != NULL && strcmp(text, "outside") == 0, "%s, kind %d", names[i],
+                          kind);
+            ck_assert_int_eq(kind == 3 ? rmdir(path) : unlink(path), 0);
+            save_one();
+        }
+    }
+    end(NULL);
+}
+END_TEST

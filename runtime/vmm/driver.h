@@ -37,6 +37,8 @@ struct vmm_driver {
     int (*load)(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err);
     int (*pause)(struct vmm *vmm, uint64_t deadline, struct error *err);
     int (*resume)(struct vmm *vmm, uint64_t deadline, struct error *err);
+    /* Asks whether the guest runs. */
+    int (*runs)(struct vmm *vmm, uint64_t deadline, bool *ret_runs, struct error *err);
     int (*save)(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err);
     /* After the process's end: frees vmm->self and removes what the driver made. NULL self is fine.
      */
@@ -63,6 +65,7 @@ struct vmm {
     struct vmm_features features;  /* under lock */
     bool is_ready;                 /* under lock */
     bool loaded;                   /* under lock: by vmm_load() */
+    bool unsure;                   /* under lock: state is a guess until the driver was asked */
     _Atomic(enum vmm_state) state; /* written under lock */
     pthread_mutex_t lock;          /* serialises acts; the first and only lock of vmm.c */
 };

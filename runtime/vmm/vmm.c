@@ -52,7 +52,7 @@ static uint64_t write_deadline(const struct vmm *vmm, uint64_t bytes)
 
     text[n < 0 ? 0 : n] = '\0';
     bytes += meminfo(text, "\nDirty:") + meminfo(text, "\nWriteback:");
-    return act_deadline(vmm) + bytes / VMM_WRITE_RATE * 1000000000;
+    return act_deadline(vmm) + (bytes >> 20) * vmm->timeout_ns / VMM_WRITE_MIB;
 }
 
 /* Says that the process has ended, after what the driver knew of it (NULL = nothing). Returns -1.
@@ -257,19 +257,52 @@ int vmm_load(struct vmm *vmm, const char *state, struct error *err)
     return 0;
 }
 
+/* A pause or resume failed, perhaps because its answer did not come: the request may have been
+ * done, or be done yet. Who asks for the state hears that the guest runs, as then nobody takes the
+ * machine for one that stands and may run elsewhere. */
+static int unsure(struct vmm *vmm, const char *act, struct error *err)
+{
+    vmm->unsure = true;
+    atomic_store(&vmm->state, VMM_STATE_RUNNING);
+    return explain(vmm, act, err); /* which may find that it has ended */
+}
+
+/* Asks, when the state is a guess. Answers come in the order of the requests, so what the program
+ * says now is after what it was asked before. */
+static int settle(struct vmm *vmm, const char *act, struct error *err)
+{
+    bool runs;
+
+    if (!vmm->unsure || look(vmm) == VMM_STATE_EXITED)
+        return 0;
+    if (vmm->driver->runs(vmm, write_deadline(vmm, 0), &runs, err) < 0) {
+        error_wrap(err, "whether the guest runs is not known");
+        return explain(vmm, act, err);
+    }
+    vmm->unsure = false;
+    atomic_store(&vmm->state, runs ? VMM_STATE_RUNNING : VMM_STATE_PAUSED);
+    return 0;
+}
+
 int vmm_pause(struct vmm *vmm, struct error *err)
 {
     lock_scope(&vmm->lock);
+    const bool sure = !vmm->unsure;
+
+    if (settle(vmm, "pause", err) < 0)
+        return -1;
     switch (look(vmm)) {
     case VMM_STATE_PAUSED:
-        return 0;
+        if (sure)
+            return 0;
+        break; /* it stands; whether its disks are flushed nobody has said yet */
     case VMM_STATE_RUNNING:
         break;
     default:
         return refuse(vmm, "pause", err);
     }
     if (vmm->driver->pause(vmm, write_deadline(vmm, 0), err) < 0)
-        return explain(vmm, "pause", err);
+        return unsure(vmm, "pause", err);
     atomic_store(&vmm->state, VMM_STATE_PAUSED);
     return 0;
 }
@@ -277,6 +310,8 @@ int vmm_pause(struct vmm *vmm, struct error *err)
 int vmm_resume(struct vmm *vmm, struct error *err)
 {
     lock_scope(&vmm->lock);
+    if (settle(vmm, "resume", err) < 0)
+        return -1;
     switch (look(vmm)) {
     case VMM_STATE_RUNNING:
         return 0;
@@ -286,7 +321,7 @@ int vmm_resume(struct vmm *vmm, struct error *err)
         return refuse(vmm, "resume", err);
     }
     if (vmm->driver->resume(vmm, act_deadline(vmm), err) < 0)
-        return explain(vmm, "resume", err);
+        return unsure(vmm, "resume", err);
     atomic_store(&vmm->state, VMM_STATE_RUNNING);
     return 0;
 }
@@ -321,6 +356,8 @@ int vmm_save(struct vmm *vmm, const char *state, struct error *err)
     lock_scope(&vmm->lock);
 
     if (vmm_path_check(state, "save: state", err) < 0)
+        return -1;
+    if (settle(vmm, "save", err) < 0)
         return -1;
     if (look(vmm) != VMM_STATE_PAUSED)
         return refuse(vmm, "save", err);

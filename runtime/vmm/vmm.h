@@ -230,16 +230,16 @@ struct vmm_options {
                              on. QEMU then has neither itself nor the guest's kernel do so, which
                              costs much before anything else in the guest runs */
     uint64_t timeout_ns;  /* for any one act that writes nothing; 0 = VMM_TIMEOUT_NS; see
-                            VMM_WRITE_RATE for those that do */
+                            VMM_WRITE_MIB for those that do */
 };
 
 /* Generous: a busy host must not fail an act that would have succeeded. */
 #define VMM_TIMEOUT_NS (UINT64_C(60) * 1000000000)
 
-/* Bytes a second that any storage takes which a machine can live on. A save is given the time to
- * write the guest's whole memory at that rate beyond the timeout, and what the host has to write
- * already; a pause, which flushes the disks, the latter. The process's end ends both at once. */
-#define VMM_WRITE_RATE (UINT64_C(4) << 20)
+/* What any storage takes in one timeout which a machine can live on: 4 MiB a second. A save is
+ * given the time to write the guest's whole memory beyond the timeout, and what the host has to
+ * write already; a pause, which flushes the disks, the latter. The process's end ends both. */
+#define VMM_WRITE_MIB 240
 
 #define VMM_OPTIONS_INIT                                                                           \
     {                                                                                              \
@@ -286,8 +286,9 @@ int vmm_boot(struct vmm *vmm, struct error *err);
  */
 int vmm_load(struct vmm *vmm, const char *state, struct error *err);
 
-/* Idempotent. Return 0. A failed pause leaves the machine running, a failed resume leaves it paused
- * (if the process lives). */
+/* Idempotent. Return 0. After a failure (if the process lives) the machine may run or not, as when
+ * no answer came in time: vmm_state() says RUNNING then, and the next of vmm_pause(), vmm_resume()
+ * and vmm_save() asks the hypervisor, and fails when that says nothing either. */
 int vmm_pause(struct vmm *vmm, struct error *err);
 int vmm_resume(struct vmm *vmm, struct error *err);
 

@@ -16,7 +16,7 @@
 
 #include "runtime/base/io.h"
 #include "runtime/base/output.h"
-#include "runtime/vmm/vmm.h"
+#include "runtime/vmm/driver.h"
 #include "tests/guest/testguest.h"
 #include "tests/lib/unit.h"
 
@@ -167,6 +167,19 @@ static void cycles(enum vmm_hypervisor hypervisor)
     wait_line(h, "tick");
     must(vmm_pause(h->vmm, &h->err));
     must(vmm_pause(h->vmm, &h->err)); /* idempotent */
+    /* As after answers that did not come: the hypervisor is asked, and says what it does. */
+    h->vmm->unsure = true;
+    must(vmm_pause(h->vmm, &h->err));
+    ck_assert(!h->vmm->unsure);
+    h->vmm->unsure = true;
+    must(vmm_resume(h->vmm, &h->err));
+    h->vmm->unsure = true;
+    ck_assert_int_eq(vmm_save(h->vmm, "state", &h->err), -1);
+    ck_assert_int_eq(vmm_state(h->vmm), VMM_STATE_RUNNING);
+    drop_lines(h);
+    wait_line(h, "tick");
+    must(vmm_pause(h->vmm, &h->err));
+    h->vmm->unsure = true;
     must(vmm_save(h->vmm, "state", &h->err));
     struct testguest was = check_memory(h);
     /* A machine that was saved runs on: what a migration that failed needs. */

@@ -417,6 +417,20 @@ static int resume(struct vmm *vmm, uint64_t deadline, struct error *err)
     return set_state(vmm, "Resumed", deadline, err);
 }
 
+static int runs(struct vmm *vmm, uint64_t deadline, bool *ret_runs, struct error *err)
+{
+    struct firecracker *f = vmm->self;
+    const char *state = NULL;
+    cleanup_json struct json_object *answer = NULL;
+
+    if (api_call(f->api, "GET", "/", NULL, deadline, &answer, err) < 0)
+        return -1;
+    if (!answer || json_get_string(answer, "state", "GET /", &state, err) != JSON_OK)
+        return error_set(err, EBADMSG, "Firecracker: GET /: no state in the answer");
+    *ret_runs = strcmp(state, "Paused") != 0; /* "Running"; of another word the worse is assumed */
+    return 0;
+}
+
 static int save(struct vmm *vmm, const char *state, uint64_t deadline, struct error *err)
 {
     const char *type = vmm->features.memory_live ? "MsyncAndState" : "Full";
@@ -440,6 +454,7 @@ const struct vmm_driver vmm_firecracker_driver = {
     .load = load,
     .pause = pause_,
     .resume = resume,
+    .runs = runs,
     .save = save,
     .release = release,
 };

@@ -290,6 +290,17 @@ static int resume(struct vmm *vmm, uint64_t deadline, struct error *err)
                                             : expect_status(q, deadline, "running", "running", err);
 }
 
+static int runs(struct vmm *vmm, uint64_t deadline, bool *ret_runs, struct error *err)
+{
+    struct qemu *q = vmm->self;
+    char status[64];
+
+    if (query_status(q, deadline, status, sizeof(status), err) < 0)
+        return -1;
+    *ret_runs = strcmp(status, "running") == 0;
+    return 0;
+}
+
 /* ---- Save and load ------------------------------------------------------------------------ */
 
 /* Waits until the migration ended. Returns 0 when it completed. */
@@ -537,6 +548,7 @@ const struct vmm_driver vmm_qemu_driver = {
     .load = load,
     .pause = pause_,
     .resume = resume,
+    .runs = runs,
     .save = save,
     .release = release,
 };

@@ -5,6 +5,7 @@
  * gives QEMU. It speaks the monitor's protocol, writes the commands it was given into the file
  * "commands", and does as files of the VM directory say:
  *     COMMAND.lost   the command is done, its answer is not given
+ *     COMMAND.deaf   neither
  *     migrate.slow   the state is written for a while, SLOW_MS
  */
 #include <errno.h>
@@ -78,6 +79,8 @@ static const char *status = "prelaunch";
 /* Does the command; what it returns is the answer's value. */
 static const char *perform(const char *command, char *room, size_t size)
 {
+    if (told(command, "deaf"))
+        return "{}";
     if (strcmp(command, "stop") == 0 && strcmp(status, "prelaunch") != 0)
         status = "paused";
     if (strcmp(command, "cont") == 0) {
@@ -102,7 +105,7 @@ static void obey(const char *line, FILE *log, int *given)
     (void)fprintf(log, "%s\n", line);
     (void)fflush(log);
     const char *value = perform(command, room, sizeof(room));
-    if (!told(command, "lost")) {
+    if (!told(command, "lost") && !told(command, "deaf")) {
         char text[256];
         (void)snprintf(text, sizeof(text), "{\"return\": %s, \"id\": %ld}\n", value, id);
         say(text);
@@ -275,7 +278,7 @@ static void tell(const char *command, const char *how, bool on)
 UNIT_TEST(slow_save_is_waited_for)
 {
     begin();
-    machine.memory_mib = 512; /* two minutes' worth */
+    machine.memory_mib = 64 << 10; /* a minute of the patience below */
     tell("migrate", "slow", true);
     struct vmm *vmm = start(VMM_BOOT);
     MUST(vmm_boot(vmm, &err));
@@ -324,5 +327,108 @@ UNIT_TEST(planted_files_are_neither_written_nor_read)
         }
     }
     end(NULL);
+}
+END_TEST
+
+#define SHORT_MS 200
+
+/* Has a command's answer not come; the next ones' do. */
+static void fails_in_time(struct vmm *vmm, int (*act)(struct vmm *, struct error *),
+                          const char *command, const char *how)
+{
+    uint64_t patient = vmm->timeout_ns;
+
+    tell(command, how, true);
+    vmm->timeout_ns = SHORT_MS * MS;
+    ck_assert_int_eq(act(vmm, &err), -1);
+    ck_assert_int_eq(err.code, ETIMEDOUT);
+    ck_assert_int_eq(vmm_state(vmm), VMM_STATE_RUNNING); /* never taken for one that stands */
+    tell(command, how, false);
+    vmm->timeout_ns = patient;
+}
+
+static struct vmm *boot(void)
+{
+    begin();
+    struct vmm *vmm = start(VMM_BOOT);
+    MUST(vmm_boot(vmm, &err));
+    return vmm;
+}
+
+UNIT_TEST(paused_without_an_answer)
+{
+    struct vmm *vmm = boot();
+
+    fails_in_time(vmm, vmm_pause, "stop", "lost");
+    MUST(vmm_resume(vmm, &err)); /* as a migration does that gives up */
+    ck_assert_uint_eq(given("\"cont\""), 2);
+    ck_assert_int_eq(vmm_state(vmm), VMM_STATE_RUNNING);
+    fails_in_time(vmm, vmm_pause, "stop", "lost");
+    MUST(vmm_pause(vmm, &err)); /* once more, as nobody said that the disks are flushed */
+    ck_assert_uint_eq(given("\"stop\""), 3);
+    MUST(vmm_pause(vmm, &err));
+    ck_assert_uint_eq(given("\"stop\""), 3);
+    MUST(vmm_save(vmm, "state", &err));
+    end(vmm);
+}
+END_TEST
+
+UNIT_TEST(not_paused_without_an_answer)
+{
+    struct vmm *vmm = boot();
+
+    fails_in_time(vmm, vmm_pause, "stop", "deaf");
+    ck_assert_int_eq(vmm_save(vmm, "state", &err), -1);
+    ck_assert_int_eq(err.code, EINVAL);
+    MUST(vmm_resume(vmm, &err));
+    ck_assert_uint_eq(given("\"cont\""), 1); /* it ran all the time */
+    end(vmm);
+}
+END_TEST
+
+UNIT_TEST(resumed_without_an_answer)
+{
+    struct vmm *vmm = boot();
+
+    MUST(vmm_pause(vmm, &err));
+    fails_in_time(vmm, vmm_resume, "cont", "lost");
+    ck_assert_int_eq(vmm_save(vmm, "state", &err), -1); /* of a guest that runs */
+    ck_assert_int_eq(err.code, EINVAL);
+    ck_assert_uint_eq(given("\"migrate\""), 0);
+    MUST(vmm_pause(vmm, &err));
+    ck_assert_uint_eq(given("\"stop\""), 2);
+    MUST(vmm_save(vmm, "state", &err));
+    end(vmm);
+}
+END_TEST
+
+UNIT_TEST(not_resumed_without_an_answer)
+{
+    struct vmm *vmm = boot();
+
+    MUST(vmm_pause(vmm, &err));
+    fails_in_time(vmm, vmm_resume, "cont", "deaf");
+    MUST(vmm_save(vmm, "state", &err)); /* it stands: QEMU says so */
+    ck_assert_int_eq(vmm_state(vmm), VMM_STATE_PAUSED);
+    end(vmm);
+}
+END_TEST
+
+UNIT_TEST(silence_is_no_answer)
+{
+    struct vmm *vmm = boot();
+    uint64_t patient = vmm->timeout_ns;
+
+    MUST(vmm_pause(vmm, &err));
+    fails_in_time(vmm, vmm_resume, "cont", "deaf");
+    tell("query-status", "deaf", true);
+    vmm->timeout_ns = SHORT_MS * MS;
+    ck_assert_int_eq(vmm_save(vmm, "state", &err), -1);
+    ck_assert_msg(strstr(err.text, "not known") != NULL, "%s", err.text);
+    ck_assert_int_eq(vmm_state(vmm), VMM_STATE_RUNNING);
+    vmm->timeout_ns = patient;
+    tell("query-status", "deaf", false);
+    MUST(vmm_save(vmm, "state", &err));
+    end(vmm);
 }
 END_TEST

@@ -297,7 +297,7 @@ int peer_run_now(struct peer *p, struct error *err)
         mark_write(p->plan->mark, MARK_RUNNING, p->mark != MARK_STARTING, err) < 0)
         return -1;
     p->mark = MARK_RUNNING;
-    if ((p->boots ? assembly_boot(p->a, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
+    if ((p->boots ? assembly_boot(p->a, true, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
         return -1;
     p->running = true;
     atomic_store(&p->counters.running, true);
@@ -309,7 +309,7 @@ static int start(struct peer *p, struct error *err)
 {
     if (!p->started && assembly_start(p->a, &p->machine, err) < 0)
         return -1;
-    if (!p->boots && (read_state(p, err) < 0 || assembly_load(p->a, err) < 0))
+    if (!p->boots && (read_state(p, err) < 0 || assembly_load(p->a, true, err) < 0))
         return -1;
     return peer_run_now(p, err);
 }

@@ -234,7 +234,7 @@ static int load(void *opaque, const uint8_t *state, size_t len, struct error *er
     if (rc != 0)
         return error_num(err, rc, "start a thread");
     t->has_marker = true;
-    if (assembly_put_state(p->a, state, len, err) < 0 || assembly_load(p->a, err) < 0)
+    if (assembly_put_state(p->a, state, len, err) < 0 || assembly_load(p->a, false, err) < 0)
         return -1;
     log_debug(context_log(p->ctx), "Loaded the state",
               log_uint("us", (peer_now_ns() - start) / 1000));

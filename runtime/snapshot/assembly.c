@@ -46,7 +46,17 @@ struct assembly {
     struct context ended_ctx, stop_ctx;
     int leave; /* eventfd; -1 = no watcher */
     pthread_t watcher;
+    pthread_mutex_t lock; /* of: */
+    bool stoppable;       /* an act that the cancellation ends, with the process */
 };
+
+/* Under the lock: when it is free again, either the act had ended before, or the process has. */
+static void stop_start(struct assembly *a)
+{
+    lock_scope(&a->lock);
+    if (a->stoppable)
+        (void)vmm_stop(a->vmm, NULL);
+}
 
 static void *watch(void *opaque)
 {
@@ -63,6 +73,7 @@ static void *watch(void *opaque)
             return NULL;
         if (fds[2].revents) {
             cancel_request(&a->stop);
+            stop_start(a);
             fds[2].fd = -1;
         }
         if (fds[1].revents) {
@@ -115,6 +126,7 @@ struct assembly *assembly_new(const struct assembly_options *options, const stru
         (void)error_oom(err);
         return NULL;
     }
+    (void)pthread_mutex_init(&a->lock, NULL);
     a->opt = *options;
     a->ctx = ctx;
     if (ctx) {
@@ -252,14 +264,37 @@ int assembly_start(struct assembly *a, const struct vmm_machine *machine, struct
     return 0;
 }
 
-int assembly_boot(struct assembly *a, struct error *err)
+static int load_state(struct vmm *vmm, struct error *err)
 {
-    return vmm_boot(a->vmm, err);
+    return vmm_load(vmm, STATE_NAME, err);
 }
 
-int assembly_load(struct assembly *a, struct error *err)
+static int begin_machine(struct assembly *a, int (*act)(struct vmm *, struct error *),
+                         bool stoppable, struct error *err)
 {
-    return vmm_load(a->vmm, STATE_NAME, err);
+    if (!stoppable)
+        return act(a->vmm, err);
+    {
+        lock_scope(&a->lock);
+        a->stoppable = true;
+    }
+    /* After that: a request from now on finds it. */
+    int rc = context_check(a->ctx, err) < 0 ? -1 : act(a->vmm, err);
+    {
+        lock_scope(&a->lock);
+        a->stoppable = false;
+    }
+    return context_check(a->ctx, err) < 0 ? -1 : rc;
+}
+
+int assembly_boot(struct assembly *a, bool stoppable, struct error *err)
+{
+    return begin_machine(a, vmm_boot, stoppable, err);
+}
+
+int assembly_load(struct assembly *a, bool stoppable, struct error *err)
+{
+    return begin_machine(a, load_state, stoppable, err);
 }
 
 /* ---- The guest ---------------------------------------------------------------------------- */
@@ -403,6 +438,7 @@ int assembly_close(struct assembly *a, struct error *err)
         rc = -1;
     cancel_destroy(&a->ended);
     cancel_destroy(&a->stop);
+    (void)pthread_mutex_destroy(&a->lock);
     free(a->vsock_path);
     free(a);
     return rc;

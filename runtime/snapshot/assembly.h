@@ -16,8 +16,9 @@
  * everything. assembly_close() leaves nothing behind.
  *
  * Waiting for the guest ends at once when the VMM ends (the error then has its last console lines)
- * or, where the caller wants that, with the context's cancellation. The VMM's own acts are not
- * cancelled, only bounded in time: a machine must be able to suspend after the request to stop.
+ * or, where the caller wants that, with the context's cancellation. The VMM's own acts on a machine
+ * that is there are not cancelled, only bounded in time: it must be able to suspend after the
+ * request to stop.
  *
  * Threads: acts are one at a time, the caller's business; one thread watches the VMM.
  */
@@ -71,9 +72,11 @@ int assembly_put_state(struct assembly *a, const void *state, size_t len, struct
 /* Mounts, listens and starts the process, which need not be ready when this returns. Returns 0. */
 int assembly_start(struct assembly *a, const struct vmm_machine *machine, struct error *err);
 
-/* vmm_boot(), or vmm_load() of the state. Return 0. */
-int assembly_boot(struct assembly *a, struct error *err);
-int assembly_load(struct assembly *a, struct error *err);
+/* vmm_boot(), or vmm_load() of the state. stoppable: the context's cancellation ends the process,
+ * which may still be starting, and the act with ECANCELED: no guest has run yet that could lose
+ * anything (or it has had the moment that a boot's last request takes). Return 0. */
+int assembly_boot(struct assembly *a, bool stoppable, struct error *err);
+int assembly_load(struct assembly *a, bool stoppable, struct error *err);
 
 /* Wait for the guest's sign of life; for its agent to have done what it is asked. stoppable: the
  * context's cancellation ends the wait. Errors as in guestlink.h, and ECHILD: the VMM ended. */

@@ -245,7 +245,7 @@ static int run_guest(struct making *m, struct error *err)
     const struct snapshot_options *o = m->o;
     uint64_t start = now_ms();
 
-    if (assembly_start(m->a, &m->machine, err) < 0 || assembly_boot(m->a, err) < 0)
+    if (assembly_start(m->a, &m->machine, err) < 0 || assembly_boot(m->a, true, err) < 0)
         return -1;
     log_info(context_log(m->ctx), "Booted VM", log_uint("ms", now_ms() - start),
              log_str("path", assembly_path(m->a)));

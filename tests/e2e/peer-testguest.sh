@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 55
+plan 59
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -46,6 +46,30 @@ kill -TERM "$peer_a"
 peer_wait a
 is "its data is flushed while it runs yet, and little while it stands" \
     "$(sed -n 's/.*\(Flushed what the guest wrote\|QMP event.*STOP\).*/\1/p' a.log | cut -c 1-7 | tr '\n' ' ')" 'Flushed QMP eve '
+
+# A hypervisor that never gets ready, and a request to stop meanwhile.
+printf '#!/bin/sh\nexec sleep 1000\n' >deaf
+chmod 755 deaf
+stopped_early() { # LOG PID: it was interrupted, its hypervisor is gone, and all that was made for it
+    wait_for 120 process_gone "$2" && grep -q interrupted "$1" && ! grep -q 'in time' "$1" && vms_empty
+}
+process_gone() { ! kill -0 "$1" 2>/dev/null; }
+deaf_pid() { sed -n 's/.*Started hypervisor.*pid=\([0-9]*\).*/\1/p' "$1"; }
+peer_start d --log-level debug --qemu-bin "$PWD/deaf"
+wait_line 60 d.log 'Started hypervisor'
+kill -TERM "$peer_d"
+peer_wait d 120
+is "a peer is stopped while its hypervisor starts" "$peer_status" 1
+ok "which goes with it" stopped_early d.log "$(deaf_pid d.log)"
+testguest_devices never >devices.json
+drafter-snapshotter --devices @devices.json --hypervisor qemu --accel tcg --net none --memory-size 64 --log-level debug \
+    --liveness-vsock-port 0 --agent-vsock-port 0 --until never --chroot-base-dir vms --qemu-bin "$PWD/deaf" 2>deaf.log &
+snapshotter=$!
+wait_line 60 deaf.log 'Started hypervisor'
+kill -TERM $snapshotter
+wait $snapshotter
+is "so is the snapshotter" $? 1
+ok "and its hypervisor goes" stopped_early deaf.log "$(deaf_pid deaf.log)"
 
 if [ "$(id -u)" = 0 ]; then
     peer_start u --uid 12345 --gid 12345

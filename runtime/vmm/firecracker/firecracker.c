@@ -212,6 +212,8 @@ static int connect_api(struct vmm *vmm, uint64_t deadline, struct json_object **
         /* ECONNRESET: it listens, but was not there yet to accept. */
         if (e.code != ECONNREFUSED)
             return error_set(err, e.code, "%s", e.text);
+        if (context_check(vmm->ctx, err) < 0)
+            return -1;
         if (vmm_now() >= deadline)
             return error_set(err, ETIMEDOUT, "Firecracker: no API socket in time");
         if (poll(&end, 1, CONNECT_PAUSE_MS) > 0)

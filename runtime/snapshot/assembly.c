@@ -284,6 +284,9 @@ static int begin_machine(struct assembly *a, int (*act)(struct vmm *, struct err
         lock_scope(&a->lock);
         a->stoppable = false;
     }
+    /* What failed by itself says why, unless it was for the process's end that we brought about. */
+    if (rc < 0 && vmm_state(a->vmm) != VMM_STATE_EXITED)
+        return -1;
     return context_check(a->ctx, err) < 0 ? -1 : rc;
 }
 

@@ -32,12 +32,17 @@ static int find_netns(const char *name, char **ret, struct error *err)
     return 0;
 }
 
+static bool wants_user_net(const struct vm_opts *o)
+{
+    return strcmp(o->net, "user") == 0 || (strcmp(o->net, "auto") == 0 && o->forwards.count > 0);
+}
+
 static int choose_net(const struct vm_opts *o, struct vm_setup *s, const struct context *ctx,
                       struct error *err)
 {
     const bool qemu = s->choice.hypervisor == VMM_QEMU, forwards = o->forwards.count > 0;
     const bool automatic = strcmp(o->net, "auto") == 0;
-    const bool user = strcmp(o->net, "user") == 0 || (automatic && forwards);
+    const bool user = wants_user_net(o);
 
     if (forwards && !user)
         return error_set(err, ERROR_USAGE,
@@ -77,7 +82,8 @@ int vm_setup_choose(const struct vm_opts *o, enum vmm_hypervisor bound, enum vmm
     struct vmm_wish wish = {.firecracker_bin = o->firecracker_bin,
                             .jailer_bin = o->jailer_bin,
                             .qemu_bin = o->qemu_bin,
-                            .kernel = kernel};
+                            .kernel = kernel,
+                            .user_net = wants_user_net(o)};
 
     if (vmm_hypervisor_parse(o->hypervisor, &wish.hypervisor, err) < 0 ||
         vmm_accel_parse(o->accel, &wish.accel, err) < 0)

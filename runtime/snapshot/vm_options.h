@@ -25,7 +25,9 @@ struct vm_opts {
 /* Table entries; m: the struct vm_opts member of struct type. */
 #define VM_OPTIONS(type, m)                                                                        \
     OPTION(type, m.hypervisor, .name = "hypervisor", .kind = OPTION_CHOICE,                        \
-           .arg = "auto|firecracker|qemu", .def = "auto", .help = "What runs the machine."),       \
+           .arg = "auto|firecracker|qemu", .def = "auto",                                          \
+           .help = "What runs the machine; auto: what the package is bound to, else "              \
+                   "Firecracker when it works here and the network is not user, else QEMU."),      \
         OPTION(type, m.accel, .name = "accel", .kind = OPTION_CHOICE, .arg = "auto|kvm|tcg",       \
                .def = "auto",                                                                      \
                .help = "Hardware virtualisation, or QEMU's emulation in software."),               \

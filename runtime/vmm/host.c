@@ -138,6 +138,9 @@ static int try_firecracker(struct host *h, const struct vmm_wish *w, struct vmm_
 
     if (w->accel == VMM_ACCEL_TCG)
         return error_set(err, ENOTSUP, "Firecracker has no software emulation");
+    /* Who named it hears from the choice of the network what to do. */
+    if (w->user_net && w->hypervisor == VMM_AUTO)
+        return error_set(err, ENOTSUP, "Firecracker has no user-mode network");
     if (!h->firecracker)
         return error_set(err, ENOENT, "program \"%s\" not found", bin);
     if (jailer[0] && !h->jailer)

@@ -150,6 +150,7 @@ struct vmm_wish {
     const char *jailer_bin;      /* NULL = "jailer"; "" = run without it */
     const char *qemu_bin;        /* NULL = "qemu-system-x86_64" */
     const char *kernel; /* path of the guest's kernel, to see whether it is a PVM guest; or NULL */
+    bool user_net;      /* auto: not Firecracker, which has no user-mode network */
 };
 
 struct vmm_choice {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* metrics.c - counters of a peer and of its devices, over HTTP/1.0 */
+/* metrics.c - counters of a peer and of its devices, over HTTP/1.0
+ *
+ * drafter-peer(1) lists them all; tests/golden/manual.sh compares.
+ */
 #include "runtime/peer/metrics.h"
 
 #include <errno.h>
@@ -51,13 +54,14 @@ static void metric(struct text *t, const char *name, const char *kind, const cha
 
 static void devices(struct text *t, struct peer *p)
 {
-    static const char *const kinds[] = {"requests", "bytes", "errors"};
+    static const char *const kinds[][2] = {
+        {"drafter_device_requests_total", "Requests to a device."},
+        {"drafter_device_bytes_total", "Bytes of the requests that succeeded."},
+        {"drafter_device_errors_total", "Requests that failed."},
+    };
 
     for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
-        put(t,
-            "# HELP drafter_device_%s_total Of a device, by operation.\n"
-            "# TYPE drafter_device_%s_total counter\n",
-            kinds[k], kinds[k]);
+        put(t, "# HELP %s %s\n# TYPE %s counter\n", kinds[k][0], kinds[k][1], kinds[k][0]);
         for (size_t i = 0; i < p->plan->count; i++) {
             const char *name = p->plan->items[i].d.name;
             struct block *b = assembly_block(p->a, name);
@@ -66,8 +70,8 @@ static void devices(struct text *t, struct peer *p)
                 continue;
             for (int op = 0; op < STATS_OPS; op++) {
                 const struct stats_counter *c = &s.op[op];
-                put(t, "drafter_device_%s_total{device=\"%s\",op=\"%s\"} %" PRIu64 "\n", kinds[k],
-                    name, stats_op_name((enum stats_op)op),
+                put(t, "%s{device=\"%s\",op=\"%s\"} %" PRIu64 "\n", kinds[k][0], name,
+                    stats_op_name((enum stats_op)op),
                     k == 0   ? c->requests
                     : k == 1 ? c->bytes
                              : c->errors);

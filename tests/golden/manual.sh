@@ -10,7 +10,7 @@ mains=("$TEST_TOP"/tools/*.c "$TEST_TOP"/runtime/drafter-*.c)
 programs=()
 for m in "${mains[@]}"; do [ ! -e "$m" ] || programs+=("${m%.c}"); done
 mapfile -t others < <(cd "$TEST_TOP" && find blueprint oci runtime -name '*.[578]' | sort)
-plan $((3 + 3 * ${#programs[@]} + 2 * ${#guests[@]} + 2 * ${#others[@]}))
+plan $((4 + 3 * ${#programs[@]} + 2 * ${#guests[@]} + 2 * ${#others[@]}))
 
 for p in "${programs[@]}"; do "$p" --dump-command; done | awk -f "$TEST_TOP/mk/completion.awk" >completion
 ok "the completion is a valid script" bash -n completion
@@ -72,6 +72,16 @@ references() {
     [ -s wanted ] && ! grep -vxF -f have wanted
 }
 ok "every page that is referred to is there" references
+
+# The metrics of the source against those that the page explains, both ways.
+metrics_explained() {
+    tr -s ' \n' ' ' <"$TEST_TOP/runtime/peer/metrics.c" >metrics.c
+    { grep -oE 'metric\(&t, "[a-z_]+"' metrics.c | sed 's/.*"\(.*\)"/drafter_peer_\1/'
+        grep -oE 'drafter_device_[a-z_]+' metrics.c; } | sort -u >wanted
+    sed -n '/^\.SH METRICS/,/^\.SH EXIT/s/^\.B \(drafter_[a-z_]*\)$/\1/p' "$TEST_TOP/runtime/drafter-peer.1.in" | sort >have
+    [ "$(grep -c peer wanted)" -gt 20 ] && [ "$(grep -c device wanted)" -ge 4 ] && diff wanted have
+}
+ok "drafter-peer: the page explains every metric" metrics_explained
 
 # What is installed: each program, its page, and the other pages; uninstall takes exactly that away again.
 installs() {

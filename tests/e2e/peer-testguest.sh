@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 59
+plan 60
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -140,6 +140,8 @@ peer_up t2
 ok "and goes on" guest_verify t2
 peer_stop t2
 is "what has arrived is no one else's either" "$(modes t2 t2/* arrived arrived/*)" '600 700'
+fails "--raddr does not take another one over it" 1 'a machine here already.*--fresh' \
+    drafter-peer --package arrived --overlay-dir t2 --chroot-base-dir vms --raddr unix:nobody.sock
 
 # Storage alone, and the numbers.
 port=$(machine_pick_port)

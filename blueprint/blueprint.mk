@@ -133,5 +133,5 @@ clean/os:
 clean/blueprint:
 	rm -rf $(blueprint-out) $(blueprint-out).inputs
 
-# tests/bench/boot.sh boots what stands there.
-bench/boot: blueprint
+# tests/bench/boot.sh and peer.sh boot what stands there.
+bench/boot bench/peer: blueprint

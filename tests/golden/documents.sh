@@ -5,7 +5,7 @@
 
 top=$TEST_TOP
 mapfile -t documents < <(cd "$top" && find . -maxdepth 3 -name '*.md' ! -path './out/*' -printf '%P\n' | sort)
-plan $((4 * ${#documents[@]} + 1))
+plan $((4 * ${#documents[@]} + 2))
 
 make -C "$top" --no-print-directory -s help >help
 sed -n '/^Goals:/,/^Variables/p' help | grep -oE '^  [a-z][a-z/, ]*' | tr ', ' '\n\n' | grep . >goals
@@ -71,3 +71,18 @@ every_example() {
     done
 }
 ok "every example has a page, a test, and its place in README" every_example
+
+# In a clone in which nothing is built yet, too.
+benches_have_guests() {
+    local b
+    make -C "$top" --no-print-directory -qp help >rules 2>/dev/null
+    grep -q '^bench:' rules || { echo 'make knows no bench'; return 1; }
+    for b in "$top"/tests/bench/*.sh; do
+        b=${b##*/} b=${b%.sh}
+        ! grep -qF '/tests/guest/testguest' "$top/tests/bench/$b.sh" || grep -q "^bench/$b:.* tests/guest/testguest" rules ||
+            { echo "make bench/$b does not make the test guest"; return 1; }
+        ! grep -qE '^bp=' "$top/tests/bench/$b.sh" || grep -qE "^bench/$b:.* blueprint( |$)" rules ||
+            { echo "make bench/$b does not make the blueprint"; return 1; }
+    done
+}
+ok "benchmarks are made with what they boot" benches_have_guests

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # testguest.mk - the freestanding guest that the tests of VMMs run
 #
-# Input: CC, Q, say. Output: tests/guest/testguest, made before any test runs.
+# Input: CC, Q, say. Output: tests/guest/testguest, made before any test runs, or a benchmark that boots it.
 
 testguest := tests/guest/testguest
 testguest-obj := $(OUTPUT_DIR)/obj/testguest
@@ -22,7 +22,7 @@ $(testguest): $(testguest-obj)/start.o $(testguest-obj)/testguest.o tests/guest/
 	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,max-page-size=4096 \
 	    -Wl,--no-warn-rwx-segments -T tests/guest/testguest.ld -o $@ $(filter %.o,$^)
 
-test-programs check check/unit check/e2e: $(testguest)
+test-programs check check/unit check/e2e bench/migrate bench/peer bench/runtime: $(testguest)
 clean: testguest-clean
 .PHONY: testguest-clean
 testguest-clean:

@@ -22,7 +22,7 @@ function options(   i, n) {
         print ".TP"
         printf "%s\\fB\\-\\-%s\\fR%s\n", letter[i] != "-" ? "\\fB\\-" letter[i] "\\fR, " : "", roff(name[i]), \
             arg[i] != "-" ? " \\fI" roff(arg[i]) "\\fR" : ""
-        print roff(help[i])
+        print roff(help[i]) (help[i] ~ /\.$/ ? "" : ".")
         if (required[i] == "required")
             print "Required."
         if (def[i] != "-")

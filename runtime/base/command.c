@@ -79,9 +79,10 @@ static void print_option(const struct option *o)
     if (o->letter)
         printf("-%c, ", o->letter);
     printf("--%s%s%s\n", o->name, arg ? " " : "", arg ? arg : "");
-    (void)snprintf(text, sizeof(text), "%s%s%s%s%s", o->help, o->required ? " Required." : "",
-                   o->def && *o->def ? " Default: " : "", o->def && *o->def ? o->def : "",
-                   o->def && *o->def ? "." : "");
+    const char *stop = o->help[strlen(o->help) - 1] == '.' ? "" : ".";
+    (void)snprintf(text, sizeof(text), "%s%s%s%s%s%s", o->help, stop,
+                   o->required ? " Required." : "", o->def && *o->def ? " Default: " : "",
+                   o->def && *o->def ? o->def : "", o->def && *o->def ? "." : "");
     print_wrapped(text, 8);
 }
 

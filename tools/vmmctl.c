@@ -527,7 +527,8 @@ static int prepare(struct bench *b, const struct context *ctx, struct error *err
     struct vmm_wish wish = {.firecracker_bin = o->firecracker_bin,
                             .jailer_bin = o->jailer_bin,
                             .qemu_bin = o->qemu_bin,
-                            .kernel = o->kernel};
+                            .kernel = o->kernel,
+                            .user_net = o->forwards && !o->tap};
     int pipefd[2];
 
     b->uid = o->uid < 0 ? geteuid() : (uid_t)o->uid;

@@ -8,7 +8,7 @@ for c in qemu-system-x86_64 mmdebstrap socat jq; do requires_command $c; done
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
 bp=$(blueprint_shared) || skip_all "cannot make a blueprint"
-plan 22
+plan 23
 
 peer() { drafter-peer --blueprint "$bp" --overlay-dir none --chroot-base-dir vms --hypervisor qemu --accel tcg --raddr '' --laddr '' "$@"; }
 fails "a forward of a protocol that does not exist" 2 'forward sctp:.*neither tcp nor udp' peer --net user --forward sctp::1-:2
@@ -19,6 +19,9 @@ fails "IPv6" 2 'IPv4 addresses only; for IPv6 use --net tap' peer --net user --f
 fails "more options of QEMU behind a comma" 2 'signs in it' peer --net user --forward tcp::3333-:6379,smb=/
 fails "a forward without its network" 2 'needs --net user' peer --net none --forward tcp::3333-:6379
 fails "a forward and a tap" 2 'drafter-forwarder forwards' peer --net tap --forward tcp::3333-:6379
+printf '#!/bin/sh\nexit 1\n' >vmm && chmod +x vmm
+vmmctl --user-net '' --firecracker-bin ./vmm --jailer-bin '' --qemu-bin ./vmm --kernel vmm --chroot-base-dir vms run 2>vmmctl.log
+like "a Firecracker that is there is not taken for it" "$(cat vmmctl.log)" 'hypervisor=qemu .*Firecracker has no user-mode network'
 fails "a namespace that is not there" 1 'nowhere is not there' peer --net tap --netns nowhere
 taken=$(machine_pick_port)
 socat -u "TCP4-LISTEN:$taken,bind=127.0.0.1" - >/dev/null 2>&1 &

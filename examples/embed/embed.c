@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* embed.c - resumes a machine from a package, talks to it, suspends it
  *
- *     embed PACKAGE OVERLAY_DIR         the machine's console on standard output; Ctrl-C suspends
- * it
+ *     embed PACKAGE OVERLAY_DIR
+ *
+ * The machine's console is on standard output; Ctrl-C suspends it.
  */
 #include <drafter.h>
 #include <signal.h>

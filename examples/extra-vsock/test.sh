@@ -10,7 +10,7 @@ requires_command socat
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
 example_out || skip_all "cannot make a blueprint"
-plan 8
+plan 9
 
 ok "a bundle" make_out unpack/oci OCI_IMAGE_URI="oci:$PWD/out/images/redis:latest"
 ok "with another program" "$TEST_TOP/examples/extra-vsock/install.sh" out/oci-runtime-bundle
@@ -26,6 +26,8 @@ start() {
     vm=$(sed -nE 's/.*(Booted|Resumed) VM.* path=([^ ]*).*/\2/p' greeter.log)
 }
 start
+program=${vm%/*/root}
+ok "the page goes to the machine's folder" grep -qF "cd out/vms/${program##*/}/*/root" "$TEST_TOP/examples/extra-vsock/README.md"
 ok "the program listens" wait_line 60 greeter.out 'greeter: listening'
 is "the host reaches it" "$(talk world)" "$(printf 'OK\nhello, world')"
 timeout 60 socat -u "UNIX-LISTEN:$vm/vsock.sock_5001" - >called &

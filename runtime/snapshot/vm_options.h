@@ -63,7 +63,10 @@ struct vm_opts {
         OPTION(type, m.tap, .name = "interface", .kind = OPTION_STRING, .arg = "TAP",              \
                .def = "tap0", .help = "The tap device in that namespace."),                        \
         OPTION(type, m.mac, .name = "mac", .kind = OPTION_STRING, .arg = "MAC",                    \
-               .def = "02:0e:d9:fd:68:3d", .help = "MAC address of the guest's eth0."),            \
+               .def = "02:0e:d9:fd:68:3d",                                                         \
+               .help =                                                                             \
+                   "MAC address of the machine's network card. The guests of make blueprint take " \
+                   "02:0e:d9:fd:68:3e instead: this one is the tap's, too."),                      \
         OPTION(type, m.forwards, .name = "forward", .kind = OPTION_LIST,                           \
                .arg = "PROTO:[HOST]:PORT-:GUESTPORT",                                              \
                .help = "With --net user: an IPv4 port of this host that leads into the guest, as " \

@@ -51,7 +51,9 @@ static const struct option options[] = {
            .help = "The machine does not run where it was moved to: run it here again."),
     OPTION(struct opts, concurrency, .name = "concurrency", .kind = OPTION_UINT, .arg = "N",
            .def = "0", .max = 1024,
-           .help = "Threads that read, compress and send; 0: one for every processor."),
+           .help =
+               "Threads that read, compress and send, 16 at most; 0: one for every processor, 4 at "
+               "most."),
     OPTION(struct opts, no_postcopy, .name = "disable-postcopy-migration", .kind = OPTION_FLAG,
            .help = "Run the machine only when all its data is there."),
     OPTION(struct opts, early_postcopy, .name = "early-postcopy", .kind = OPTION_FLAG,

@@ -162,7 +162,7 @@ struct drafter_machine_options {
     const char *tls_cert, *tls_key, *tls_ca; /* PEM files */
     bool tls_anonymous_clients;
     int postcopy;               /* 0 = for what is written last, 1 = none, 2 = for nearly all */
-    unsigned concurrency;       /* threads that read and send; 0 = one for every processor */
+    unsigned concurrency;       /* threads that send, 16 at most; 0 = one a processor, to 4 */
     int zstd_level;             /* 0 = what travels is not compressed */
     uint64_t bandwidth;         /* bytes a second; 0 = no limit */
     uint64_t downtime_limit_ms; /* give a move up rather than stand still for longer; 0 = never */

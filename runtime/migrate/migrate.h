@@ -153,7 +153,8 @@ struct migrate_send_options {
     const uint8_t *session; /* WIRE_SESSION_SIZE random bytes; NULL = the engine's own choice */
     const char *record;     /* path of the commit record; NULL = none is kept (embedders' choice) */
     enum migrate_postcopy postcopy;
-    unsigned concurrency; /* threads that read, compress and send; 0 = one per processor */
+    unsigned concurrency; /* threads that read, compress and send, 16 at most; 0 = one per
+                             processor, 4 at most */
     int zstd_level;       /* 0 = no compression */
     uint64_t bandwidth;   /* bytes a second; 0 = no limit */
     uint64_t

@@ -58,6 +58,7 @@ export FIRECRACKER_BIN JAILER_BIN
 OS_KERNEL ?= linux-image-cloud-amd64
 #? KERNEL_CONFIG: files of further options for OS_KERNEL=source, as lines of a kernel's .config
 KERNEL_CONFIG ?=
+#? KERNEL_JOBS: how many jobs build OS_KERNEL=source (default: one for each processor)
 #? KERNEL_ARGS: added to the boot arguments of a blueprint
 KERNEL_ARGS ?= quiet
 #? KERNEL_MODULES: drivers the initrd loads, with what they depend on; NAME? = where the kernel has it

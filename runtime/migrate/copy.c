@@ -52,6 +52,7 @@ struct copy {
     unsigned busy;
     unsigned urgent; /* of these, with what the target waits for: the others hold back */
     bool stop, failed, link_failed;
+    bool held;          /* nothing is taken; what a thread has in hand goes out */
     struct error error; /* when failed: a device could not be read */
     struct copy_counters counters;
 };
@@ -227,8 +228,8 @@ static void *sender(void *opaque)
         while (!c->stop && !c->failed) {
             struct run r;
             /* Two who want to send are let in by luck: what is waited for must not depend on it. */
-            bool hold = c->urgent > 0 && c->n_wants == 0;
-            if (!c->link || c->link_failed || hold || !take(c, &r)) {
+            bool yield = c->urgent > 0 && c->n_wants == 0;
+            if (!c->link || c->link_failed || c->held || yield || !take(c, &r)) {
                 (void)pthread_cond_broadcast(&c->idle);
                 (void)pthread_cond_wait(&c->work, &c->lock);
                 continue;
@@ -493,7 +494,17 @@ void copy_want(struct copy *c, size_t d, uint64_t offset, uint64_t length)
     (void)pthread_cond_signal(&c->work);
 }
 
-int copy_wait(struct copy *c, bool (*stop)(void *opaque), void *opaque, struct error *err)
+void copy_hold(struct copy *c, bool hold)
+{
+    lock_scope(&c->lock);
+
+    c->held = hold;
+    (void)pthread_cond_broadcast(&c->work);
+}
+
+/* pending: what nobody has taken yet counts, too. */
+static int wait_for(struct copy *c, bool pending, bool (*stop)(void *opaque), void *opaque,
+                    struct error *err)
 {
     lock_scope(&c->lock);
 
@@ -503,7 +514,7 @@ int copy_wait(struct copy *c, bool (*stop)(void *opaque), void *opaque, struct e
                 *err = c->error;
             return -1;
         }
-        if (c->n_pending == 0 && c->busy == 0)
+        if (c->busy == 0 && (!pending || c->n_pending == 0))
             return 0;
         if (stop) {
             (void)pthread_mutex_unlock(&c->lock);
@@ -524,6 +535,16 @@ int copy_wait(struct copy *c, bool (*stop)(void *opaque), void *opaque, struct e
         }
         (void)pthread_cond_timedwait(&c->idle, &c->lock, &ts);
     }
+}
+
+int copy_wait(struct copy *c, bool (*stop)(void *opaque), void *opaque, struct error *err)
+{
+    return wait_for(c, true, stop, opaque, err);
+}
+
+int copy_wait_idle(struct copy *c, bool (*stop)(void *opaque), void *opaque, struct error *err)
+{
+    return wait_for(c, false, stop, opaque, err);
 }
 
 void copy_kick(struct copy *c)

@@ -11,6 +11,12 @@
  *     bits set --> [ take a run, clear ] --> read --> zero? base? zstd? --> link_send()
  *        ^                                                                      |
  *        +----------------------------- the link broke ------------------------+
+ *
+ * What a thread has read is old when the page is written before it was sent. So whoever announces a
+ * page as changed, and sets its bit again, must know that no thread has it in hand: else the old
+ * content follows the announcement, and the target takes it for the new one. After copy_wait() no
+ * thread has anything in hand; while there is still something to send, copy_hold() and
+ * copy_wait_idle() see to it.
  */
 #ifndef RUNTIME_MIGRATE_COPY_H
 #define RUNTIME_MIGRATE_COPY_H
@@ -46,7 +52,7 @@ void copy_set_link(struct copy *copy, struct link *link);
 /* Sets every bit of every device but those whose content is known without reading it: zeros, and
  * with shares_base[i] what lies in the base, are announced as ranges at once. Returns 0. */
 int copy_add_all(struct copy *copy, const uint8_t *shares_base, struct error *err);
-/* Sets the bits of `pages` (one bit a page of device d). */
+/* Sets the bits of `pages` (one bit a page of device d); no thread has one of them in hand. */
 void copy_add(struct copy *copy, size_t d, const struct bitmap *pages);
 /* Takes a range out: the target says it has it. Sets all others clear: call once per session. */
 void copy_clear(struct copy *copy);
@@ -58,7 +64,11 @@ void copy_want(struct copy *copy, size_t d, uint64_t offset, uint64_t length);
  * changed; see copy_kick()). Returns 0, 1 when stop ended it, -1 when a device failed or ctx was
  * cancelled. */
 int copy_wait(struct copy *copy, bool (*stop)(void *opaque), void *opaque, struct error *err);
-/* Makes copy_wait() ask again. */
+/* With hold, the threads take nothing more until it is called without; what they have in hand goes
+ * out, and copy_wait_idle() waits for that as copy_wait() does for everything. */
+void copy_hold(struct copy *copy, bool hold);
+int copy_wait_idle(struct copy *copy, bool (*stop)(void *opaque), void *opaque, struct error *err);
+/* Makes them ask again. */
 void copy_kick(struct copy *copy);
 
 uint64_t copy_pending_bytes(struct copy *copy);

@@ -138,22 +138,38 @@ static uint64_t lap(uint64_t *at)
     return us;
 }
 
+/* Saves the state, and finds what that touched: it belongs to the last set. Meanwhile the senders
+ * only bring what they have in hand to its end. */
+static int save_state(struct source *s, uint8_t **ret_state, size_t *ret_len, uint64_t *ret_save_us,
+                      struct error *err)
+{
+    uint64_t at = link_now_ns();
+
+    copy_hold(s->copy, true);
+    int rc = s->machine->save(s->machine->opaque, ret_state, ret_len, err);
+    *ret_save_us = lap(&at);
+    if (rc < 0)
+        error_wrap(err, "save the machine's state");
+    else
+        rc = source_look_after_save(s, err);
+    copy_hold(s->copy, false);
+    return rc;
+}
+
 static int send_state(struct source *s, struct error *err)
 {
     cleanup_free uint8_t *state = NULL;
     size_t len = 0;
-    uint64_t at = link_now_ns();
+    uint64_t at = link_now_ns(), save_us;
 
-    if (s->machine->save(s->machine->opaque, &state, &len, err) < 0)
-        return error_wrap(err, "save the machine's state");
+    if (save_state(s, &state, &len, &save_us, err) < 0)
+        return -1;
     if (len > WIRE_STATE_MAX)
         return error_set(err, EFBIG, "the machine's state has %zu bytes (at most %llu)", len,
                          (unsigned long long)WIRE_STATE_MAX);
-    uint64_t save_us = lap(&at);
-    /* What saving the state touched belongs to the last set. */
-    if (source_look_at_all(s, err) < 0 || start_keeping(s, err) < 0)
+    if (start_keeping(s, err) < 0)
         return -1;
-    uint64_t look_us = lap(&at);
+    uint64_t look_us = lap(&at) - save_us;
     for (size_t pos = 0; pos < len; pos += STATE_STEP) {
         struct frame f = {.type = FRAME_STATE,
                           .offset = pos,

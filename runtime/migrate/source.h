@@ -52,6 +52,8 @@ struct source {
 
 /* Finds what was changed in all devices since the last look, and has it sent. Returns 0. */
 int source_look_at_all(struct source *s, struct error *err);
+/* The same while the senders are held (copy_hold()) with something still to send. Returns 0. */
+int source_look_after_save(struct source *s, struct error *err);
 /* Forgets what was changed: a copy of everything follows, of which no page was read yet. */
 int source_forget_changes(struct source *s, struct error *err);
 int source_copy_everything(struct source *s, struct error *err);

@@ -4,7 +4,9 @@
  *
  * Theory of operation: a look at a device takes the pages its dirty filter saw since the last one,
  * tells the target that it does not have them any more (ABSENT), and sets them pending in copy.c,
- * whose threads send them. A device settles when its looks find little, or often enough.
+ * whose threads send them. Nothing is in their hands then: each look but the one after the device
+ * state was saved comes when all was sent, and that one waits for them. A device settles when its
+ * looks find little, or often enough.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -92,14 +94,33 @@ int source_copy_everything(struct source *s, struct error *err)
     return 0;
 }
 
-int source_drain_pending(struct source *s, struct error *err)
+static int wait_for_senders(struct source *s,
+                            int (*wait)(struct copy *copy, bool (*stop)(void *opaque), void *opaque,
+                                        struct error *err),
+                            struct error *err)
 {
     source_watch(s);
-    int rc = copy_wait(s->copy, source_lost, s, err);
+    int rc = wait(s->copy, source_lost, s, err);
 
     if (rc == 1 && !source_flag(s, &s->lost))
         return source_say_stuck(s, "a sign that it takes what is sent", err);
     return rc == 1 ? source_why(s, err) : rc;
+}
+
+int source_drain_pending(struct source *s, struct error *err)
+{
+    return wait_for_senders(s, copy_wait, err);
+}
+
+/* Guest memory may have been written until save() returned: what a sender read before that and has
+ * not sent yet would follow the word that it is old, and stay for good. */
+int source_look_after_save(struct source *s, struct error *err)
+{
+    int rc = wait_for_senders(s, copy_wait_idle, err);
+
+    if (rc == 0)
+        rc = source_look_at_all(s, err);
+    return rc;
 }
 
 int source_forget_changes(struct source *s, struct error *err)

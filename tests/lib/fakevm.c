@@ -194,16 +194,22 @@ static int suspend(void *opaque, struct error *err)
     if (vm->fail_suspend)
         return error_set(err, EIO, "the agent did not answer");
     fakevm_stand_still(vm);
+    if (vm->late)
+        vm->late(vm, false);
     return 0;
 }
 
 static int save(void *opaque, uint8_t **ret_state, size_t *ret_len, struct error *err)
 {
     struct fakevm *vm = opaque;
-    uint8_t *state = calloc(1, STATE_SIZE);
 
+    if (vm->fail_save)
+        return error_set(err, EIO, "the state cannot be had");
+    uint8_t *state = calloc(1, STATE_SIZE);
     if (!state)
         return error_oom(err);
+    if (vm->late)
+        vm->late(vm, true);
     put_le64(state, vm->counter);
     put_le64(state + STATE_SIZE - 8, vm->seed);
     *ret_state = state;

@@ -45,7 +45,10 @@ struct fakevm {
     bool has_guest;
     atomic_bool stop;
     unsigned rate; /* writes between two breaths; 0 = a guest that writes nothing */
-    bool fail_load, fail_run, fail_suspend, fail_prepare, fail_keep;
+    bool fail_load, fail_run, fail_suspend, fail_save, fail_prepare, fail_keep;
+    /* suspend() and save() call it at their end, when no guest runs: a VMM that writes memory late.
+     * May be NULL. */
+    void (*late)(struct fakevm *vm, bool saving);
     bool take_copy;          /* load() waits for everything, and wants no more */
     unsigned prepared, kept; /* how often; keep() also asserts that nothing was committed yet */
     bool discarded;

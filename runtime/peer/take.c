@@ -234,7 +234,10 @@ static int load(void *opaque, const uint8_t *state, size_t len, struct error *er
     if (rc != 0)
         return error_num(err, rc, "start a thread");
     t->has_marker = true;
-    if (assembly_put_state(p->a, state, len, err) < 0 || assembly_load(p->a, false, err) < 0)
+    /* The hypervisor has had its devices open since the offer, and read of them what may have been
+     * replaced since. The source stands still and has said so: nothing is replaced from here on. */
+    if (assembly_put_state(p->a, state, len, err) < 0 || assembly_forget(p->a, err) < 0 ||
+        assembly_load(p->a, false, err) < 0)
         return -1;
     log_debug(context_log(p->ctx), "Loaded the state",
               log_uint("us", (peer_now_ns() - start) / 1000));

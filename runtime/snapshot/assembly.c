@@ -361,6 +361,11 @@ int assembly_flush(struct assembly *a, struct error *err)
     return 0;
 }
 
+int assembly_forget(struct assembly *a, struct error *err)
+{
+    return mount_forget(a->mount, NULL, err);
+}
+
 int assembly_set_lazy(struct assembly *a, const char *name, bool lazy, struct error *err)
 {
     return mount_set_lazy(a->mount, name, lazy, err);

@@ -90,6 +90,10 @@ int assembly_after_resume(struct assembly *a, uint64_t timeout_ns, bool stoppabl
 /* The guest's memory and disks have reached their stacks, and those storage. Returns 0. */
 int assembly_flush(struct assembly *a, struct error *err);
 
+/* The stacks' content was changed below the VMM, which has not run the guest yet: what it read
+ * until now is not what it reads from now on. See mount_forget(). Returns 0. */
+int assembly_forget(struct assembly *a, struct error *err);
+
 /* While lazy, flushes of the device (guest memory) end in its stack: block_flush() is the caller's.
  * See mount_set_lazy(). Returns 0. */
 int assembly_set_lazy(struct assembly *a, const char *name, bool lazy, struct error *err);

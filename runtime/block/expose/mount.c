@@ -369,6 +369,26 @@ int mount_flush(struct mount *m, const char *name, struct error *err)
     return rc;
 }
 
+int mount_forget(struct mount *m, const char *name, struct error *err)
+{
+    bool found = false;
+
+    if (!m->mounted)
+        return error_set(err, ENOTCONN, "mount %s: forget: it is not mounted", m->path);
+    size_t n = atomic_load(&m->n_files);
+    for (size_t i = 0; i < n; i++) {
+        if (name && strcmp(m->files[i].name, name) != 0)
+            continue;
+        found = true;
+        int rc = fuse_lowlevel_notify_inval_inode(m->session, FIRST_FILE + i, 0, 0);
+        if (rc < 0 && rc != -ENOENT) /* ENOENT: nobody ever looked the file up */
+            return error_num(err, -rc, "mount %s: %s: forget", m->path, m->files[i].name);
+    }
+    if (name && !found)
+        return error_set(err, ENOENT, "mount %s: no file %s", m->path, name);
+    return 0;
+}
+
 void mount_set_read_ahead(struct mount *m, unsigned kib)
 {
     m->read_ahead_kib = kib;

@@ -13,6 +13,9 @@
  * kernel pleases and at the latest before an fsync(2) of the file returns, which ends in the file's
  * `flush`.
  *
+ * What was read once the kernel keeps, also from one open to the next: who changes a file's content
+ * from below the mount calls mount_forget().
+ *
  * As root the mount allows other users (a jailed VMM runs with a uid of its own), file modes
  * decide, and the kernel's limits on dirty pages of FUSE mounts are lifted (/sys/class/bdi). As an
  * ordinary user fusermount3(1) mounts, and only that user sees the files.
@@ -123,6 +126,12 @@ int mount_flush(struct mount *m, const char *name, struct error *err);
  * leaves out its flush: for who flushes the stack himself when it is due. Only for files whose
  * users expect nothing of fsync(2), such as guest memory. -1 with ENOENT: no such file. */
 int mount_set_lazy(struct mount *m, const char *name, bool lazy, struct error *err);
+
+/* Drops what the kernel keeps of one file, or of all when name is NULL: its content was changed by
+ * others than users of the mount. What a user wrote is not lost, it goes to the file's write first;
+ * a read that is under way is waited for. Users may have the file open, and mapped. Not from within
+ * a file's operation. */
+int mount_forget(struct mount *m, const char *name, struct error *err);
 
 /* Flushes all files, detaches the mount, breaks the connection, ends the threads. A request that
  * waits inside a file's operation is waited for (block_cancel() such a stack first). The mount is

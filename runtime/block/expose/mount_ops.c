@@ -18,7 +18,6 @@
 #include "runtime/block/expose/mount_private.h"
 
 #define FOREVER 1e9 /* seconds the kernel may keep what we said */
-#define FIRST_FILE (FUSE_ROOT_ID + 1)
 #define BACKGROUND_MAX                                                                             \
     48 /* read-ahead and writeback requests in flight; leaves workers for the rest */
 
@@ -75,7 +74,8 @@ static void op_init(void *opaque, struct fuse_conn_info *conn)
 
     (void)opaque;
     conn->want |= conn->capable & wanted;
-    /* Content changes only through the mount, and truncation must stay a request of its own. */
+    /* Content changes only through the mount, or mount_forget() follows; and truncation must stay a
+     * request of its own. */
     conn->want &= ~(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV |
                     FUSE_CAP_SPLICE_READ);
     conn->max_write = MOUNT_IO_MAX;

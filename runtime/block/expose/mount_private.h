@@ -14,6 +14,7 @@
 #include "runtime/block/expose/mount.h"
 
 #define MOUNT_SPARE_MAX 4
+#define FIRST_FILE (FUSE_ROOT_ID + 1) /* inode of files[0] */
 
 struct mount_file {
     char name[NAME_MAX + 1];

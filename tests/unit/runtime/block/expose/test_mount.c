@@ -120,6 +120,53 @@ UNIT_TEST(mapped_pages_arrive_by_flush_and_by_stop)
 }
 END_TEST
 
+/* What arrives below a mount that somebody has read already, as on a migration's target. */
+UNIT_TEST(what_changed_below_is_read_after_forget)
+{
+    char old[8192], new[8192], got[8192];
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608}]");
+
+    memset(old, 'o', sizeof(old));
+    memset(new, 'n', sizeof(new));
+    OK(block_write(b, old, sizeof(old), 65536, 0, &err));
+    struct mount *m = start(b);
+    OK(mount_forget(m, "disk", &err)); /* of which the kernel knows nothing yet */
+    int fd = open("m/disk", O_RDWR);
+    ck_assert_int_ge(fd, 0);
+    char *map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    ck_assert(map != MAP_FAILED);
+    ck_assert_int_eq(pread(fd, got, sizeof(got), 65536), sizeof(got));
+    ck_assert_int_eq(memcmp(map + 65536, old, sizeof(old)), 0);
+    memcpy(map + 12345, "abcd", 4); /* is dirty, and belongs to who wrote it */
+
+    OK(block_write(b, new, sizeof(new), 65536, 0, &err));
+    ck_assert_int_eq(pread(fd, got, sizeof(got), 65536), sizeof(got));
+    ck_assert_int_eq(memcmp(got, old, sizeof(got)), 0); /* else there is nothing to forget */
+    int again = open("m/disk", O_RDONLY);
+    ck_assert_int_eq(pread(again, got, sizeof(got), 65536), sizeof(got));
+    ck_assert_int_eq(memcmp(got, old, sizeof(got)), 0);
+    close(again);
+
+    OK(mount_forget(m, NULL, &err));
+    ck_assert_int_eq(pread(fd, got, sizeof(got), 65536), sizeof(got));
+    ck_assert_int_eq(memcmp(got, new, sizeof(got)), 0);
+    ck_assert_int_eq(memcmp(map + 65536, new, sizeof(new)), 0);
+    OK(block_read(b, got, 4, 12345, &err));
+    ck_assert_int_eq(memcmp(got, "abcd", 4), 0);
+    ck_assert_int_eq(memcmp(map + 12345, "abcd", 4), 0);
+
+    ck_assert_int_eq(mount_forget(m, "none", &err), -1);
+    ck_assert_int_eq(err.code, ENOENT);
+    (void)munmap(map, SIZE);
+    close(fd);
+    OK(mount_stop(m, &err));
+    ck_assert_int_eq(mount_forget(m, "disk", &err), -1);
+    ck_assert_int_eq(err.code, ENOTCONN);
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
 UNIT_TEST(readonly_stack_is_a_readonly_file)
 {
     int fd = open("base", O_CREAT | O_RDWR, 0600);

@@ -8,6 +8,11 @@
  * HALF_OPEN_MAX places. Once they are taken the oldest loses its own when it has had it for
  * HALF_OPEN_GRACE_NS, and newcomers wait in the kernel's backlog until then: a crowd of silent
  * clients costs those who speak a second, and us a bounded number of descriptors.
+ *
+ * A listener outlives what its host lacks for a while: who listens may have a suspended machine in
+ * its hands. When accept(2) finds no descriptor or no memory, the oldest half-open client makes
+ * room; where there is none the clients wait in the backlog, and we look again every
+ * SHORTAGE_NAP_NS.
  */
 #define RUNTIME_TRANSPORT_INTERNAL
 #include <errno.h>
@@ -27,6 +32,7 @@
 #define LISTEN_SOCKETS_MAX 8
 #define HALF_OPEN_MAX 64
 #define HALF_OPEN_GRACE_NS UINT64_C(1000000000)
+#define SHORTAGE_NAP_NS UINT64_C(200000000) /* nothing tells us when a descriptor comes free */
 
 struct half_open {
     struct stream *stream;
@@ -48,6 +54,8 @@ struct listener {
     struct tls_config *tls;
     size_t hello;
     uint64_t handshake_ns;
+    bool short_of; /* accept(2) failed for want of something, and nobody was accepted since */
+    uint64_t nap_till_ns;                 /* nobody is accepted before; 0 = at once */
     struct half_open half[HALF_OPEN_MAX]; /* the oldest first */
     unsigned n_half;
 };
@@ -263,26 +271,63 @@ static int admit(struct listener *l, int fd, const struct sockaddr_storage *sa, 
     return 0;
 }
 
+/* accept(2): errors of the client that was to be accepted, its connection's included. */
+static bool is_clients_fault(int code)
+{
+    static const int codes[] = {EAGAIN,     EINTR,    ECONNABORTED, EPROTO,    ENOPROTOOPT,
+                                EOPNOTSUPP, ENETDOWN, ENETUNREACH,  EHOSTDOWN, EHOSTUNREACH,
+                                ENONET,     EPERM,    ETIMEDOUT};
+
+    for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+        if (code == codes[i])
+            return true;
+    return false;
+}
+
+static bool is_shortage(int code)
+{
+    return code == EMFILE || code == ENFILE || code == ENOBUFS || code == ENOMEM;
+}
+
+static void meet_shortage(struct listener *l, const struct context *ctx, const struct error *why)
+{
+    if (l->n_half) {
+        turn_away(l, 0, ctx, why);
+        return;
+    }
+    if (!l->short_of)
+        log_warn(context_log(ctx), "Clients have to wait", log_str("error", why->text));
+    l->short_of = true;
+    l->nap_till_ns = transport_now_ns() + SHORTAGE_NAP_NS;
+}
+
+static bool accepts(const struct listener *l)
+{
+    return l->n_half < HALF_OPEN_MAX && transport_now_ns() >= l->nap_till_ns;
+}
+
 /* Accepts one client, if there is one and a place for it. Returns 1 when something was done, 0, or
- * -1. Without descriptors the oldest half-open client makes room. */
+ * -1. */
 static int accept_one(struct listener *l, const struct context *ctx, struct error *err)
 {
     struct error why = ERROR_INIT;
     struct sockaddr_storage sa = {0};
 
-    for (unsigned i = 0; i < l->n_fds && l->n_half < HALF_OPEN_MAX; i++) {
+    for (unsigned i = 0; i < l->n_fds && accepts(l); i++) {
         socklen_t len = sizeof(sa);
         int fd = accept4(l->fds[i], (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0 && admit(l, fd, &sa, len, &why) < 0)
-            log_warn(context_log(ctx), "Connection refused", log_str("error", why.text));
-        if (fd >= 0)
-            return 1;
-        if ((errno == EMFILE || errno == ENFILE) && l->n_half) {
-            (void)error_sys(&why, "%s: accept", l->text);
-            turn_away(l, 0, ctx, &why);
+        if (fd >= 0) {
+            l->short_of = false;
+            if (admit(l, fd, &sa, len, &why) < 0)
+                log_warn(context_log(ctx), "Connection refused", log_str("error", why.text));
             return 1;
         }
-        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+        if (is_shortage(errno)) {
+            (void)error_sys(&why, "%s: accept", l->text);
+            meet_shortage(l, ctx, &why);
+            return 1;
+        }
+        if (!is_clients_fault(errno))
             return error_sys(err, "%s: accept", l->text);
     }
     return 0;
@@ -297,6 +342,8 @@ static uint64_t next_due(const struct listener *l, uint64_t deadline)
         due = l->half[0].since_ns + l->handshake_ns;
     if (l->n_half == HALF_OPEN_MAX && l->half[0].since_ns + HALF_OPEN_GRACE_NS < due)
         due = l->half[0].since_ns + HALF_OPEN_GRACE_NS;
+    if (l->nap_till_ns > transport_now_ns() && (!due || l->nap_till_ns < due))
+        due = l->nap_till_ns;
     return due;
 }
 
@@ -309,7 +356,7 @@ static int wait_for_clients(struct listener *l, uint64_t deadline, const struct 
     uint64_t now = transport_now_ns(), due = next_due(l, deadline);
     int ms = -1;
 
-    for (unsigned i = 0; i < l->n_fds && l->n_half < HALF_OPEN_MAX; i++)
+    for (unsigned i = 0; i < l->n_fds && accepts(l); i++)
         p[n++] = (struct pollfd){.fd = l->fds[i], .events = POLLIN};
     for (unsigned i = 0; i < l->n_half; i++)
         p[n++] = (struct pollfd){.fd = l->half[i].stream->rfd, .events = l->half[i].want};

@@ -3,6 +3,8 @@
  *
  * Every descriptor is put into non-blocking mode; waiting happens in poll(2) only, together with
  * the cancel request and the stream's own wake-up, so that there is one place where time passes.
+ * That wake-up is a timer: it goes off when the stream expires, or at once when it is shut down,
+ * and nobody reads it, so that it wakes all who wait.
  */
 #define RUNTIME_TRANSPORT_INTERNAL
 #include <errno.h>
@@ -11,8 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -111,9 +113,9 @@ struct stream *stream_new(int rfd, int wfd, const char *peer, struct error *err)
         stream_close(s);
         return NULL;
     }
-    s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->wake = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (s->wake < 0) {
-        error_sys(err, "%s: eventfd", peer);
+        error_sys(err, "%s: timerfd", peer);
         stream_close(s);
         return NULL;
     }
@@ -136,6 +138,31 @@ static int failed(const struct stream *s, const char *act, struct error *err)
     return error_set(err, code, "%s: %s: %s%s", s->peer, act, strerror(code), reason ? reason : "");
 }
 
+/* Whether the stream can still be used. Returns 0. */
+static int check(struct stream *s, struct error *err)
+{
+    uint64_t expires = atomic_load(&s->expires_ns);
+
+    if (expires && transport_now_ns() >= expires)
+        return error_set(err, ETIMEDOUT, "%s: timed out", s->peer);
+    if (atomic_load(&s->down))
+        return error_set(err, EPIPE, "%s: the connection was closed", s->peer);
+    return 0;
+}
+
+static int wait_for(struct stream *s, int fd, short want, uint64_t deadline,
+                    const struct context *ctx, struct error *err)
+{
+    struct error why = ERROR_INIT;
+
+    if (transport_wait(fd, want, s->wake, deadline, ctx, s->peer, &why) == 0 ||
+        (why.code == EPIPE && check(s, &why) == 0)) /* expires later than it was to */
+        return 0;
+    if (err)
+        *err = why;
+    return -1;
+}
+
 ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_ns,
                          const struct context *ctx, struct error *err)
 {
@@ -149,8 +176,8 @@ ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_
     }
     for (;;) {
         short want = POLLIN;
-        if (atomic_load(&s->down))
-            return error_set(err, EPIPE, "%s: the connection was closed", s->peer);
+        if (check(s, err) < 0)
+            return -1;
         ssize_t n = s->ops->read(s, buf, len, &want);
         if (n >= 0) {
             atomic_fetch_add(&s->n_read, (uint64_t)n);
@@ -162,8 +189,7 @@ ssize_t stream_read_some(struct stream *s, void *buf, size_t len, uint64_t idle_
             return failed(s, "read", err);
         if (!deadline)
             deadline = deadline_after(idle_ns);
-        if (transport_wait(want == POLLOUT ? s->wfd : s->rfd, want, s->wake, deadline, ctx, s->peer,
-                           err) < 0)
+        if (wait_for(s, want == POLLOUT ? s->wfd : s->rfd, want, deadline, ctx, err) < 0)
             return -1;
     }
 }
@@ -217,8 +243,8 @@ int stream_write(struct stream *s, struct iovec *iov, size_t n_iov, uint64_t idl
     advance(&iov, &n_iov, 0);
     while (n_iov) {
         short want = POLLOUT;
-        if (atomic_load(&s->down))
-            return error_set(err, EPIPE, "%s: the connection was closed", s->peer);
+        if (check(s, err) < 0)
+            return -1;
         ssize_t n = s->ops->write(s, iov, n_iov > IOV_MAX ? IOV_MAX : (int)n_iov, &want);
         if (n >= 0) {
             atomic_fetch_add(&s->n_written, (uint64_t)n);
@@ -232,25 +258,39 @@ int stream_write(struct stream *s, struct iovec *iov, size_t n_iov, uint64_t idl
             return failed(s, "write", err);
         if (!deadline)
             deadline = deadline_after(idle_ns);
-        if (transport_wait(want == POLLIN ? s->rfd : s->wfd, want, s->wake, deadline, ctx, s->peer,
-                           err) < 0)
+        if (wait_for(s, want == POLLIN ? s->rfd : s->wfd, want, deadline, ctx, err) < 0)
             return -1;
     }
     return 0;
 }
 
+static void wake_at(const struct stream *s, uint64_t ns)
+{
+    const struct itimerspec at = {
+        .it_value = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)}};
+
+    (void)timerfd_settime(s->wake, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+void stream_expire(struct stream *s, uint64_t ns)
+{
+    uint64_t at = transport_now_ns() + ns;
+
+    atomic_store(&s->expires_ns, at);
+    wake_at(s, at);
+    if (atomic_load(&s->down)) /* meanwhile, and we took its wake-up away */
+        wake_at(s, 1);
+}
+
 void stream_shutdown(struct stream *s)
 {
-    const uint64_t one = 1;
-
     if (atomic_exchange(&s->down, true))
         return;
     if (s->ops->bye)
         s->ops->bye(s);
     if (s->is_socket)
         (void)shutdown(s->rfd, SHUT_RDWR);
-    ssize_t n = write(s->wake, &one, sizeof(one));
-    (void)n;
+    wake_at(s, 1);
 }
 
 void stream_close(struct stream *s)

@@ -53,8 +53,9 @@ struct stream {
     int rfd, wfd; /* equal for sockets */
     bool is_socket;
     int rflags, wflags; /* file status flags to put back at the end, -1 = none */
-    int wake;           /* eventfd: readable once the stream was shut down */
+    int wake;           /* timerfd: readable once the stream was shut down or has expired */
     atomic_bool down;
+    _Atomic uint64_t expires_ns; /* 0 = never */
     atomic_uint_fast64_t n_read, n_written;
     struct tls *tls;
     atomic_ulong tls_reason;           /* why TLS failed; 0 = it did not */
@@ -82,8 +83,8 @@ void transport_fill_unix(struct sockaddr_un *sa, const char *path);
 
 uint64_t transport_now_ns(void);
 
-/* Waits for events on fd, cancellation, or (wake >= 0) a shutdown, until deadline_ns (0 = for
- * ever). what names the wait in an error. Returns 0 when fd is ready. */
+/* Waits for events on fd, cancellation, or (wake >= 0) a stream's end (EPIPE), until
+ * deadline_ns (0 = for ever). what names the wait in an error. Returns 0 when fd is ready. */
 int transport_wait(int fd, short events, int wake, uint64_t deadline_ns, const struct context *ctx,
                    const char *what, struct error *err);
 

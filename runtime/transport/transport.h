@@ -87,6 +87,10 @@ void stream_unread(struct stream *stream, const void *buf, size_t len);
 int stream_write(struct stream *stream, struct iovec *iov, size_t n_iov, uint64_t idle_ns,
                  const struct context *ctx, struct error *err);
 
+/* From ns nanoseconds on, whoever reads or writes, or waits in it, fails with ETIMEDOUT, whatever
+ * may move meanwhile; a later call replaces an earlier one. Any thread. */
+void stream_expire(struct stream *stream, uint64_t ns);
+
 /* Ends both directions and wakes whoever waits in them (they fail with EPIPE). Any thread. */
 void stream_shutdown(struct stream *stream);
 void stream_close(struct stream *stream); /* no thread may be in it any more; NULL is fine */

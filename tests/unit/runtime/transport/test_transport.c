@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "runtime/transport/transport.h"
+#include "tests/lib/shortage.h"
 #include "tests/lib/unit.h"
 
 #define SECOND UINT64_C(1000000000)
@@ -317,13 +318,19 @@ END_TEST
 
 /* ---- clients that say nothing ---- */
 
+static struct sockaddr_in address_of(const struct listener *l)
+{
+    const char *port = strrchr(listener_address(l), ':') + 1;
+
+    return (struct sockaddr_in){.sin_family = AF_INET,
+                                .sin_addr = {htonl(INADDR_LOOPBACK)},
+                                .sin_port = htons((uint16_t)atoi(port))};
+}
+
 /* A socket that connects to the listener and says nothing. */
 static int silent_client(const struct listener *l)
 {
-    struct sockaddr_in sa = {.sin_family = AF_INET,
-                             .sin_addr = {htonl(INADDR_LOOPBACK)},
-                             .sin_port =
-                                 htons((uint16_t)atoi(strrchr(listener_address(l), ':') + 1))};
+    struct sockaddr_in sa = address_of(l);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     ck_assert_int_ge(fd, 0);
@@ -331,8 +338,8 @@ static int silent_client(const struct listener *l)
     return fd;
 }
 
-/* One that speaks is served, however many have come before it and said nothing, long before these
- * have had their time. */
+/* One that speaks is served, however many have come before it and said nothing, or only begun to
+ * say something, long before these have had their time. */
 static void served_beside_silent(const char *at, const struct transport_options *opt, int silent)
 {
     struct error err = ERROR_INIT;
@@ -347,8 +354,10 @@ static void served_beside_silent(const char *at, const struct transport_options 
     ck_assert_msg(l, "%s", err.text);
     p.listener = l;
     ck_assert_int_eq(pthread_create(&thread, NULL, echo, &p), 0);
-    for (int i = 0; i < silent; i++)
+    for (int i = 0; i < silent; i++) {
         fds[i] = silent_client(l);
+        ck_assert_int_eq(write(fds[i], "\x16\x03\x01", (size_t)i % 4), i % 4);
+    }
     struct stream *s = stream_connect(listener_address(l), opt, NULL, &err);
     ck_assert_msg(s, "%s", err.text);
     struct iovec iov = {(void *)"hello, world", 12};
@@ -411,6 +420,91 @@ UNIT_TEST(a_silent_client_has_its_time)
     (void)close(slow);
     listener_close(l);
     cancel_destroy(&cancel);
+}
+END_TEST
+
+/* The listener goes on when a descriptor can be had again. */
+UNIT_TEST(a_want_of_descriptors_passes)
+{
+    static struct shortage shortage;
+    struct error err = ERROR_INIT;
+    struct transport_options none = {0};
+    struct context ctx = {.log = &shortage.log};
+    struct listener *l = listener_open("127.0.0.1:0", &none, &err);
+    struct peer p = {.listener = l, .ctx = &ctx};
+    pthread_t thread;
+    char c = 0;
+
+    ck_assert_msg(l, "%s", err.text);
+    shortage_init(&shortage);
+    ck_assert_int_eq(pthread_create(&thread, NULL, echo, &p), 0);
+    struct sockaddr_in sa = address_of(l);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    shortage_begin(&shortage);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    shortage_wait(&shortage);
+    shortage_end(&shortage);
+    ck_assert_int_eq(write(fd, "x", 1), 1);
+    ck_assert_int_eq(read(fd, &c, 1), 1);
+    ck_assert_int_eq(c, 'x');
+    (void)close(fd);
+    (void)pthread_join(thread, NULL);
+    ck_assert_msg(p.rc == 0, "%s", p.err.text);
+    ck_assert_uint_eq(shortage_count(&shortage), 1);
+    listener_close(l);
+}
+END_TEST
+
+/* ---- the end of a stream ---- */
+
+struct dribbler {
+    int fd;
+    bool broken;
+};
+
+/* A byte now and then until the other side has closed. */
+static void *dribble(void *opaque)
+{
+    struct dribbler *d = opaque;
+
+    while (send(d->fd, "x", 1, MSG_NOSIGNAL) == 1)
+        (void)usleep(20000);
+    d->broken = true;
+    return NULL;
+}
+
+UNIT_TEST(an_expired_stream_neither_reads_nor_writes)
+{
+    struct error err = ERROR_INIT;
+    struct transport_options none = {0};
+    static char much[1 << 20];
+    struct iovec iov = {much, sizeof(much)};
+    char address[32];
+    pthread_t thread;
+    int sv[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    (void)snprintf(address, sizeof(address), "fd:%d", sv[0]);
+    struct stream *s = stream_connect(address, &none, NULL, &err);
+    ck_assert_msg(s, "%s", err.text);
+    (void)close(sv[0]);
+    struct dribbler d = {.fd = sv[1]};
+    ck_assert_int_eq(pthread_create(&thread, NULL, dribble, &d), 0);
+    stream_expire(s, 600 * SECOND);
+    ck_assert_int_eq(stream_read(s, much, 3, 60 * SECOND, NULL, &err), 0);
+    stream_expire(s, SECOND / 2);
+    ck_assert_int_eq(stream_read(s, much, sizeof(much), 60 * SECOND, NULL, &err), -1);
+    ck_assert_int_eq(err.code, ETIMEDOUT);
+    ck_assert_int_eq(stream_write(s, &iov, 1, 0, NULL, &err), -1);
+    ck_assert_int_eq(err.code, ETIMEDOUT);
+    /* A write that nobody reads, and that could wait for ever. */
+    stream_expire(s, SECOND / 10);
+    ck_assert_int_eq(stream_write(s, &iov, 1, 0, NULL, &err), -1);
+    ck_assert_int_eq(err.code, ETIMEDOUT);
+    stream_close(s);
+    (void)pthread_join(thread, NULL);
+    ck_assert(d.broken);
+    (void)close(sv[1]);
 }
 END_TEST
 

@@ -187,8 +187,10 @@ static void *serve(void *opaque)
 
     while (context_check(&m->ctx, NULL) == 0) {
         cleanup_stream struct stream *s = listener_accept(m->listener, 0, &m->ctx, NULL);
-        if (s)
-            answer(m, s);
+        if (!s)
+            continue;
+        stream_expire(s, METRICS_CLIENT_NS); /* for all of it, however it dribbles */
+        answer(m, s);
     }
     return NULL;
 }

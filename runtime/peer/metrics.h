@@ -8,7 +8,8 @@
 struct metrics;
 
 /* Listens on HOST:PORT, [V6]:PORT, :PORT or unix:PATH and answers one client after the other, in a
- * thread. A client has METRICS_CLIENT_NS for its request. NULL on failure. */
+ * thread. A client has METRICS_CLIENT_NS for the begin of its request and as long again for the
+ * rest of it and our answer. NULL on failure. */
 #define METRICS_CLIENT_NS (2 * UINT64_C(1000000000))
 struct metrics *metrics_serve(const char *address, struct peer *peer, const struct context *ctx,
                               struct error *err);

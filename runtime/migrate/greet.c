@@ -41,11 +41,13 @@ void migrate_turn_away(struct stream *stream, const uint8_t session[WIRE_SESSION
 
     if (session)
         memcpy(ours.session, session, sizeof(ours.session));
-    if (!link || link_greet(link, &ours, &theirs, NULL) < 0 || !session)
+    if (!link)
+        return;
+    link_expire(link, LAST_WORDS_NS);
+    if (link_greet(link, &ours, &theirs, NULL) < 0 || !session)
         return;
     link_send_abort(link, 0, reason);
     /* Closing first could take the word back from the wire. */
-    link_expire(link, LAST_WORDS_NS);
     while (link_receive(link, &f, &payload, NULL) == 0)
         ;
 }

@@ -21,7 +21,6 @@ struct link {
     uint64_t idle_ns, bandwidth;
     uint8_t *buffer; /* of the receiver */
     uint64_t next_in;
-    _Atomic uint64_t expires_ns; /* for the receiver; 0 = never */
 
     pthread_mutex_t
         send_lock; /* guards next_out, the order of bytes on the stream, and the bucket */
@@ -244,9 +243,6 @@ int link_receive(struct link *link, struct frame *ret, const uint8_t **ret_paylo
 {
     for (;;) {
         struct frame f;
-        uint64_t expires = atomic_load(&link->expires_ns);
-        if (expires && link_now_ns() > expires)
-            return error_set(err, ETIMEDOUT, "%s: timed out", stream_peer(link->stream));
         if (receive_one(link, &f, err) < 0)
             return -1;
         if (f.type == FRAME_PING) {
@@ -262,7 +258,7 @@ int link_receive(struct link *link, struct frame *ret, const uint8_t **ret_paylo
 
 void link_expire(struct link *link, uint64_t ns)
 {
-    atomic_store(&link->expires_ns, link_now_ns() + ns);
+    stream_expire(link->stream, ns);
 }
 
 void link_counters(const struct link *link, uint64_t *ret_received, uint64_t *ret_sent)

@@ -38,8 +38,8 @@ void link_send_abort(struct link *link, uint64_t offset, const char *reason);
 int link_receive(struct link *link, struct frame *ret, const uint8_t **ret_payload,
                  struct error *err);
 
-/* From now on link_receive() fails (ETIMEDOUT) with the first frame after `ns` nanoseconds,
- * whatever it is. Any thread. */
+/* In `ns` nanoseconds whoever receives or sends fails (ETIMEDOUT), whatever comes meanwhile and
+ * whoever stands in a write that nobody reads. Any thread. */
 void link_expire(struct link *link, uint64_t ns);
 
 void link_counters(const struct link *link, uint64_t *ret_received, uint64_t *ret_sent);

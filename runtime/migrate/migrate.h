@@ -130,14 +130,15 @@ struct migrate_machine {
      * it writes meanwhile is sent before suspend(). May be NULL. */
     int (*prepare)(void *opaque, struct error *err);
     /* Prepares the guest (agent's before-suspend) and pauses it. After a success nothing writes to
-     * the devices until resume(). On failure the machine runs on. */
+     * the devices until resume(). A failure may leave it half done, the guest prepared or the
+     * machine paused: resume() follows. */
     int (*suspend)(void *opaque, struct error *err);
     /* The device state of the suspended machine; the buffer is the engine's to free(). */
     int (*save)(void *opaque, uint8_t **ret_state, size_t *ret_len, struct error *err);
     /* Makes the suspended machine last: its devices and the state that save() gave. Called from a
      * thread of its own while the target loads the state; the commit waits for it. May be NULL. */
     int (*keep)(void *opaque, struct error *err);
-    /* Rollback: lets the machine run again, as if nothing had been. */
+    /* Rollback: lets the machine run again, as if nothing had been; also one that never stood. */
     int (*resume)(void *opaque, struct error *err);
     void *opaque;
 };

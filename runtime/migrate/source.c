@@ -218,11 +218,8 @@ static int stage_suspend(struct source *s, struct error *err)
             true; /* before READY can come in, and before a failure that needs resume() */
         s->suspend_ns = at = link_now_ns();
     }
-    if (s->machine->suspend(s->machine->opaque, err) < 0) {
-        lock_scope(&s->lock);
-        s->suspended = false; /* it runs on: nothing to undo */
+    if (s->machine->suspend(s->machine->opaque, err) < 0)
         return error_wrap(err, "suspend the machine");
-    }
     uint64_t suspend_us = lap(&at);
     if (s->options->postcopy == MIGRATE_POSTCOPY_EARLY) {
         if (s->machine->flush && s->machine->flush(s->machine->opaque, err) < 0)

@@ -194,6 +194,8 @@ static int suspend(void *opaque, struct error *err)
     if (vm->fail_suspend)
         return error_set(err, EIO, "the agent did not answer");
     fakevm_stand_still(vm);
+    if (vm->half_suspend)
+        return error_set(err, ETIMEDOUT, "the hypervisor did not answer");
     if (vm->late)
         vm->late(vm, false);
     return 0;
@@ -219,8 +221,12 @@ static int save(void *opaque, uint8_t **ret_state, size_t *ret_len, struct error
 
 static int resume(void *opaque, struct error *err)
 {
+    struct fakevm *vm = opaque;
+
     (void)err;
-    fakevm_run(opaque);
+    vm->resumed++;
+    if (!vm->has_guest)
+        fakevm_run(vm);
     return 0;
 }
 

@@ -49,6 +49,8 @@ struct fakevm {
     /* suspend() and save() call it at their end, when no guest runs: a VMM that writes memory late.
      * May be NULL. */
     void (*late)(struct fakevm *vm, bool saving);
+    bool half_suspend;       /* suspend() fails when the guest stands still already */
+    unsigned resumed;        /* how often resume() was called */
     bool take_copy;          /* load() waits for everything, and wants no more */
     unsigned prepared, kept; /* how often; keep() also asserts that nothing was committed yet */
     bool discarded;

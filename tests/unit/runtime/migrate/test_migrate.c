@@ -336,7 +336,53 @@ UNIT_TEST(guest_cannot_be_suspended)
     p.a.fail_suspend = true;
     stays(&m, &p, "the agent did not answer");
     ck_assert(p.b.discarded);
+    ck_assert_uint_eq(p.a.resumed, 1); /* it may have heard what it did not answer */
     pair_tear_down(&p);
+}
+END_TEST
+
+/* Whoever paused it and did not hear of it has a machine that stands. */
+UNIT_TEST(guest_is_half_suspended)
+{
+    struct pair p;
+    struct move m = {0};
+    pair_set_up(&p);
+    p.a.half_suspend = true;
+    stays(&m, &p, "suspend the machine: the hypervisor did not answer");
+    ck_assert(p.b.discarded);
+    ck_assert_uint_eq(p.a.kept, 0);
+    ck_assert_ptr_nonnull(strstr(m.target_err.text, "the hypervisor did not answer"));
+    /* Nothing stands in the way of the next one. */
+    struct move again = {0};
+    p.a.half_suspend = false;
+    fakevm_run(&p.a);
+    fakevm_destroy(&p.b);
+    fakevm_empty(&p.b, &p.world, "b", unit_seed() + 2);
+    move_run(&again, &p.a, &p.b);
+    ck_assert_msg(again.source_rc == 0, "%s", again.source_err.text);
+    ck_assert_ptr_eq(move_check(&again, &p.a, &p.b), &p.b);
+    pair_tear_down(&p);
+}
+END_TEST
+
+static void not_saved(enum migrate_postcopy postcopy)
+{
+    struct pair p;
+    struct move m = {.send = {.postcopy = postcopy}};
+    pair_set_up(&p);
+    p.a.fail_save = true;
+    stays(&m, &p, "save the machine's state: the state cannot be had");
+    ck_assert_uint_eq(p.a.resumed, 1);
+    ck_assert_uint_eq(p.a.kept, 0);
+    ck_assert(p.b.discarded);
+    ck_assert_ptr_nonnull(strstr(m.target_err.text, "the state cannot be had"));
+    pair_tear_down(&p);
+}
+
+UNIT_TEST(state_cannot_be_saved)
+{
+    not_saved(MIGRATE_POSTCOPY_LAST);
+    not_saved(MIGRATE_POSTCOPY_EARLY);
 }
 END_TEST
 

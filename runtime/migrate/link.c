@@ -22,10 +22,12 @@ struct link {
     uint8_t *buffer; /* of the receiver */
     uint64_t next_in;
 
-    pthread_mutex_t
-        send_lock; /* guards next_out, the order of bytes on the stream, and the bucket */
+    pthread_mutex_t send_lock; /* guards next_out and the order of bytes on the stream */
     uint64_t next_out;
-    uint64_t free_at_ns; /* when the bucket lets the next byte go */
+    _Atomic bool broken; /* nobody need wait for the bucket any more */
+
+    pthread_mutex_t pay_lock; /* guards free_at_ns; held for moments, with no other */
+    uint64_t free_at_ns;      /* when the bucket lets the next byte go */
 
     pthread_mutex_t beat_lock; /* guards stop; never taken together with send_lock held */
     pthread_cond_t beat;
@@ -62,6 +64,7 @@ struct link *link_new(struct stream *stream, uint64_t idle_ns, uint64_t bandwidt
     link->bandwidth = bandwidth;
     link->buffer = buffer;
     (void)pthread_mutex_init(&link->send_lock, NULL);
+    (void)pthread_mutex_init(&link->pay_lock, NULL);
     (void)pthread_mutex_init(&link->beat_lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -72,6 +75,7 @@ struct link *link_new(struct stream *stream, uint64_t idle_ns, uint64_t bandwidt
 
 void link_break(struct link *link)
 {
+    atomic_store(&link->broken, true);
     stream_shutdown(link->stream);
 }
 
@@ -90,6 +94,7 @@ void link_free(struct link *link)
     }
     stream_close(link->stream);
     (void)pthread_mutex_destroy(&link->send_lock);
+    (void)pthread_mutex_destroy(&link->pay_lock);
     (void)pthread_mutex_destroy(&link->beat_lock);
     (void)pthread_cond_destroy(&link->beat);
     free(link->buffer);
@@ -145,27 +150,31 @@ int link_greet(struct link *link, const struct greeting *ours, struct greeting *
     return 0;
 }
 
-/* Waits until the bucket has room for n bytes; the send lock is held, so all senders wait. */
-static int pay(struct link *link, uint64_t n, struct error *err)
+/* Takes n bytes out of the bucket, and waits for its turn. Not under the send lock: a block that is
+ * worth minutes must not keep signs of life, and the last word, from the wire. What has no payload
+ * is paid for, and does not wait. */
+static int pay(struct link *link, const struct frame *f, struct error *err)
 {
     if (!link->bandwidth)
         return 0;
-    uint64_t now = link_now_ns();
-    uint64_t cost = (uint64_t)((__uint128_t)n * SECOND_NS / link->bandwidth);
-    if (link->free_at_ns + BUCKET_NS < now)
-        link->free_at_ns = now - BUCKET_NS;
-    while (link->free_at_ns > now) {
-        uint64_t left = link->free_at_ns - now;
-        struct timespec nap = {.tv_sec = (time_t)(left / SECOND_NS),
-                               .tv_nsec = (long)(left % SECOND_NS)};
-        if (nap.tv_sec > 0 || nap.tv_nsec > (long)BUCKET_NS)
-            nap = (struct timespec){.tv_nsec = (long)BUCKET_NS};
+    uint64_t n = FRAME_HEADER_SIZE + f->length, now = link_now_ns(), turn;
+    {
+        lock_scope(&link->pay_lock);
+        if (link->free_at_ns + BUCKET_NS < now)
+            link->free_at_ns = now - BUCKET_NS;
+        turn = link->free_at_ns;
+        link->free_at_ns += (uint64_t)((__uint128_t)n * SECOND_NS / link->bandwidth);
+    }
+    for (; f->length && turn > now; now = link_now_ns()) {
+        uint64_t left = turn - now < BUCKET_NS ? turn - now : BUCKET_NS;
+        struct timespec nap = {.tv_nsec = (long)left};
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
         if (context_check(link->ctx, err) < 0)
             return -1;
-        now = link_now_ns();
+        if (atomic_load(&link->broken))
+            return error_set(err, EPIPE, "%s: the connection was closed",
+                             stream_peer(link->stream));
     }
-    link->free_at_ns += cost;
     return 0;
 }
 
@@ -177,15 +186,14 @@ static int send_frame(struct link *link, struct frame *f, const void *payload, u
     struct iovec iov[2] = {{header, sizeof(header)}, {(void *)payload, f->length}};
 
     frame_seal(f, payload);
-    lock_scope(&link->send_lock);
-
-    if (ctx && pay(link, sizeof(header) + f->length, err) < 0)
+    if (ctx && pay(link, f, err) < 0)
         return -1;
+    lock_scope(&link->send_lock);
     f->sequence = link->next_out++;
     frame_encode(f, header);
     if (stream_write(link->stream, iov, 2, idle_ns, ctx, err) < 0) {
         /* Half a frame may be out: nothing sensible can follow it. */
-        stream_shutdown(link->stream);
+        link_break(link);
         return error_wrap(err, "send %s", frame_name(f->type));
     }
     atomic_store_explicit(&link->last_sent_ns, link_now_ns(), memory_order_relaxed);
@@ -213,7 +221,10 @@ void link_send_abort(struct link *link, uint64_t offset, const char *reason)
                       .offset = offset,
                       .length = (uint32_t)(len > WIRE_REASON_MAX ? WIRE_REASON_MAX : len)};
 
+    /* Also whoever is in the middle of a frame, which the peer takes byte by byte, must come to an
+     * end: a machine may stand still until this returns. */
     uint64_t idle_ns = link->idle_ns < LAST_WORD_NS ? link->idle_ns : LAST_WORD_NS;
+    link_expire(link, idle_ns);
     (void)send_frame(link, &f, reason, idle_ns, NULL, NULL);
 }
 

@@ -26,11 +26,13 @@ void link_free(struct link *link);
 int link_greet(struct link *link, const struct greeting *ours, struct greeting *ret_theirs,
                struct error *err);
 
-/* Sends one frame; f's sequence is set here. payload: f->length bytes. Returns 0. */
+/* Sends one frame; f's sequence is set here. payload: f->length bytes. One with a payload waits
+ * until the bandwidth has room for it, and others without are sent meanwhile. Returns 0. */
 int link_send(struct link *link, struct frame *f, const void *payload, struct error *err);
 /* A frame without a payload or a device. */
 int link_send_word(struct link *link, uint8_t type, uint64_t offset, struct error *err);
-/* Tells the other side that it is over and why; failures are ignored: it may be gone. */
+/* Tells the other side that it is over and why; failures are ignored: it may be gone. Takes two
+ * seconds at most, and so much is left of the link, unless link_expire() says otherwise. */
 void link_send_abort(struct link *link, uint64_t offset, const char *reason);
 
 /* Receives one frame, its payload in *ret_payload (the link's buffer, valid until the next call).

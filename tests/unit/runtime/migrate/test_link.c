@@ -2,6 +2,7 @@
 /* test_link.c - how long a link waits, and for what; threads: yes */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,7 @@
 static struct error err;
 
 /* A link, and in *ret_fd the other end of its stream. */
-static struct link *make_link(uint64_t idle_ns, int *ret_fd)
+static struct link *make_link(uint64_t idle_ns, uint64_t bandwidth, int *ret_fd)
 {
     struct transport_options none = {0};
     char address[32];
@@ -27,7 +28,7 @@ static struct link *make_link(uint64_t idle_ns, int *ret_fd)
     struct stream *s = stream_connect(address, &none, NULL, &err);
     ck_assert_msg(s, "%s", err.text);
     (void)close(sv[0]);
-    struct link *link = link_new(s, idle_ns, 0, NULL, &err);
+    struct link *link = link_new(s, idle_ns, bandwidth, NULL, &err);
     ck_assert_msg(link, "%s", err.text);
     *ret_fd = sv[1];
     return link;
@@ -58,7 +59,7 @@ static void expires(struct link *link)
 UNIT_TEST(a_silent_link_expires)
 {
     int fd;
-    struct link *link = make_link(IDLE, &fd);
+    struct link *link = make_link(IDLE, 0, &fd);
 
     expires(link);
     link_free(link);
@@ -69,7 +70,7 @@ END_TEST
 UNIT_TEST(so_does_one_on_which_half_a_frame_came)
 {
     int fd;
-    struct link *link = make_link(IDLE, &fd);
+    struct link *link = make_link(IDLE, 0, &fd);
 
     ck_assert_int_eq(write(fd, "half a frame", 12), 12);
     expires(link);
@@ -78,18 +79,13 @@ UNIT_TEST(so_does_one_on_which_half_a_frame_came)
 }
 END_TEST
 
-struct sender {
-    struct link *link;
-};
-
-static void *send_what_nobody_reads(void *opaque)
+static void *send_on(void *opaque)
 {
     static uint8_t block[WIRE_BLOCK_MAX];
-    struct sender *s = opaque;
     struct frame f = {
         .type = FRAME_DATA, .extent = sizeof(block), .length = sizeof(block), .device = 0};
 
-    while (link_send(s->link, &f, block, NULL) == 0)
+    while (link_send(opaque, &f, block, NULL) == 0)
         ;
     return NULL;
 }
@@ -99,16 +95,110 @@ UNIT_TEST(so_does_one_whose_peer_speaks_and_does_not_read)
 {
     int fd;
     char byte;
-    struct sender s = {.link = make_link(IDLE, &fd)};
+    struct link *link = make_link(IDLE, 0, &fd);
     pthread_t thread;
 
-    ck_assert_int_eq(pthread_create(&thread, NULL, send_what_nobody_reads, &s), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, send_on, link), 0);
     ck_assert_int_eq(recv(fd, &byte, 1, MSG_PEEK), 1); /* it is in the write */
     for (uint64_t i = 0; i < 3; i++)
         put_frame(fd, FRAME_PING, i);
-    expires(s.link);
+    expires(link);
     (void)pthread_join(thread, NULL);
-    link_free(s.link);
+    link_free(link);
+    (void)close(fd);
+}
+END_TEST
+
+/* ---- what must not wait for a block ---- */
+
+struct sipper {
+    int fd;
+    atomic_bool stop;
+};
+
+/* Takes a byte now and then. */
+static void *sip(void *opaque)
+{
+    struct sipper *s = opaque;
+    char byte;
+
+    while (!atomic_load(&s->stop) && read(s->fd, &byte, 1) == 1)
+        (void)usleep(20000);
+    return NULL;
+}
+
+/* As long as something moves, a write has no end; the machine of the migration that is given up
+ * must not stand still until then. */
+UNIT_TEST(the_last_word_waits_for_no_peer_that_sips)
+{
+    struct sipper s = {0};
+    char byte;
+    struct link *link = make_link(IDLE, 0, &s.fd);
+    pthread_t sender, peer;
+
+    ck_assert_int_eq(pthread_create(&sender, NULL, send_on, link), 0);
+    ck_assert_int_eq(recv(s.fd, &byte, 1, MSG_PEEK), 1);
+    ck_assert_int_eq(pthread_create(&peer, NULL, sip, &s), 0);
+    link_send_abort(link, 0, "enough");
+    atomic_store(&s.stop, true);
+    (void)pthread_join(sender, NULL);
+    link_free(link);
+    (void)pthread_join(peer, NULL);
+    (void)close(s.fd);
+}
+END_TEST
+
+static void get(int fd, void *buf, size_t len)
+{
+    const struct timeval minute = {.tv_sec = 60};
+
+    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &minute, sizeof(minute)), 0);
+    for (size_t done = 0; done < len;) {
+        ssize_t n = read(fd, (char *)buf + done, len - done);
+        ck_assert_msg(n > 0, "nothing came for a minute");
+        done += (size_t)n;
+    }
+}
+
+static void get_frame(int fd, uint64_t sequence, uint8_t type)
+{
+    static uint8_t header[FRAME_HEADER_SIZE], payload[WIRE_BLOCK_MAX];
+    struct frame f;
+
+    get(fd, header, sizeof(header));
+    ck_assert_msg(frame_decode(header, sequence, &f, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(f.type, type);
+    get(fd, payload, f.length);
+}
+
+/* A block that the bandwidth allows in ten minutes, and a peer that takes who is silent for three
+ * seconds for lost. */
+UNIT_TEST(signs_of_life_pass_a_block_that_waits_for_bandwidth)
+{
+    struct greeting ours = {.version_min = WIRE_VERSION,
+                            .version_max = WIRE_VERSION,
+                            .role = WIRE_SOURCE,
+                            .session = "a session here"},
+                    theirs = ours, got;
+    uint8_t buf[GREETING_SIZE];
+    pthread_t sender;
+    int fd;
+    struct link *link = make_link(3 * SECOND, WIRE_BLOCK_MAX / 600, &fd);
+
+    theirs.role = WIRE_TARGET;
+    greeting_encode(&theirs, buf);
+    ck_assert_int_eq(write(fd, buf, sizeof(buf)), sizeof(buf));
+    ck_assert_msg(link_greet(link, &ours, &got, &err) == 0, "%s", err.text);
+    get(fd, buf, sizeof(buf));
+    ck_assert_int_eq(pthread_create(&sender, NULL, send_on, link), 0);
+    get_frame(fd, 0, FRAME_DATA); /* the first has the bucket full */
+    get_frame(fd, 1, FRAME_PING);
+    get_frame(fd, 2, FRAME_PING);
+    ck_assert_msg(link_send_word(link, FRAME_COMMIT, 0, &err) == 0, "%s", err.text);
+    get_frame(fd, 3, FRAME_COMMIT);
+    link_break(link); /* who waits for the bucket need not any more */
+    (void)pthread_join(sender, NULL);
+    link_free(link);
     (void)close(fd);
 }
 END_TEST

@@ -375,6 +375,16 @@ int pack_extract_folder(const char *path, int dirfd, const char *dir, uint64_t m
                         const struct context *ctx, struct pack_listing *ret_listing,
                         struct error *err)
 {
+    cleanup_close int fd = open_archive(path, err);
+
+    return fd < 0 ? -1
+                  : pack_extract_folder_from(fd, path, dirfd, dir, max_size, ctx, ret_listing, err);
+}
+
+int pack_extract_folder_from(int fd, const char *path, int dirfd, const char *dir,
+                             uint64_t max_size, const struct context *ctx,
+                             struct pack_listing *ret_listing, struct error *err)
+{
     struct folder f = {.dirfd = dirfd, .fd = -1};
     const struct pack_walk walk = {
         .max_size = max_size, .phase = "extract", .want = want_file, .opaque = &f};
@@ -382,9 +392,6 @@ int pack_extract_folder(const char *path, int dirfd, const char *dir, uint64_t m
 
     if (!ret_listing && !(ret_listing = own = malloc(sizeof(*own))))
         return error_oom(err);
-    cleanup_close int fd = open_archive(path, err);
-    if (fd < 0)
-        return -1;
     int rc = pack_walk(fd, path, &walk, ctx, ret_listing, err);
     if (f.fd >= 0)
         (void)close(f.fd);

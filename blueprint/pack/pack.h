@@ -128,4 +128,9 @@ int pack_extract_folder(const char *path, int dirfd, const char *dir, uint64_t m
                         const struct context *ctx, struct pack_listing *ret_listing,
                         struct error *err);
 
+/* The same of an archive that is open, and read from where fd stands; path names it. */
+int pack_extract_folder_from(int fd, const char *path, int dirfd, const char *dir,
+                             uint64_t max_size, const struct context *ctx,
+                             struct pack_listing *ret_listing, struct error *err);
+
 #endif

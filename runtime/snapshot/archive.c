@@ -177,7 +177,28 @@ static int check_extracted(const struct archive_options *o, const struct output 
     return bp ? 0 : error_wrap(err, "archive %s: holds no blueprint", o->archive);
 }
 
-int archive_extract(const struct archive_options *o, const struct context *ctx, struct error *err)
+/* The archive as it was when it was opened: none other's content gets its name. */
+struct source {
+    int fd;
+    struct stat was;
+};
+
+static int source_check(const struct source *s, const char *archive, struct error *err)
+{
+    struct stat now;
+
+    if (fstat(s->fd, &now) < 0)
+        return error_sys(err, "archive %s", archive);
+    if (now.st_size == s->was.st_size && now.st_mtim.tv_sec == s->was.st_mtim.tv_sec &&
+        now.st_mtim.tv_nsec == s->was.st_mtim.tv_nsec)
+        return 0;
+    return error_set(err, ESTALE,
+                     "archive %s: was written while it was read: try again when it is whole",
+                     archive);
+}
+
+static int extract(const struct archive_options *o, const struct source *s,
+                   const struct context *ctx, struct error *err)
 {
     const char *dir = o->dir;
     mode_t mask = umask(0);
@@ -189,11 +210,31 @@ int archive_extract(const struct archive_options *o, const struct context *ctx, 
     const mode_t mode = o->blueprint ? 0777 & ~mask : 0700;
     cleanup_output struct output *out = output_begin(dir, OUTPUT_DIR, mode, err);
     if (!out ||
-        pack_extract_folder(o->archive, output_fd(out), dir,
-                            o->max_size ? o->max_size : PACK_SIZE_MAX, ctx, NULL, err) < 0 ||
-        check_extracted(o, out, err) < 0)
+        pack_extract_folder_from(s->fd, o->archive, output_fd(out), dir,
+                                 o->max_size ? o->max_size : PACK_SIZE_MAX, ctx, NULL, err) < 0 ||
+        source_check(s, o->archive, err) < 0 || check_extracted(o, out, err) < 0)
         return -1;
     return output_commit(&out, o->durable, err);
+}
+
+static int source_open(struct source *s, const char *archive, struct error *err)
+{
+    s->fd = open(archive, O_RDONLY | O_CLOEXEC);
+    if (s->fd < 0 || fstat(s->fd, &s->was) < 0)
+        return error_sys(err, "archive %s: open", archive);
+    return 0;
+}
+
+static void source_close(struct source *s)
+{
+    cleanup_close_p(&s->fd);
+}
+
+int archive_extract(const struct archive_options *o, const struct context *ctx, struct error *err)
+{
+    struct source s CLEANUP(source_close) = {.fd = -1};
+
+    return source_open(&s, o->archive, err) < 0 ? -1 : extract(o, &s, ctx, err);
 }
 
 int archive_make(const struct archive_options *o, const struct context *ctx, struct error *err)
@@ -227,12 +268,10 @@ char *archive_cached(const char *archive, const char *cache, const struct contex
     char hex[SHA256_HEX_SIZE];
     cleanup_free char *folder = NULL;
 
-    cleanup_close int fd = open(archive, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        (void)error_sys(err, "archive %s", archive);
-        return NULL;
-    }
-    if (digest_of_fd(fd, archive, sum, NULL, err) < 0 || output_make_private_dirs(cache, err) < 0)
+    struct source s CLEANUP(source_close) = {.fd = -1};
+    if (source_open(&s, archive, err) < 0 ||
+        digest_of_fd_watched(s.fd, archive, "digest", ctx, sum, NULL, err) < 0 ||
+        output_make_private_dirs(cache, err) < 0)
         return NULL;
     digest_hex(sum, hex);
     if (asprintf(&folder, "%s/%s", cache, hex) < 0) {
@@ -245,7 +284,7 @@ char *archive_cached(const char *archive, const char *cache, const struct contex
         return NULL;
     cleanup_package struct package *there = package_open(folder, NULL);
     const struct archive_options o = {.archive = archive, .dir = folder, .durable = true};
-    if (!there && archive_extract(&o, ctx, err) < 0)
+    if (!there && extract(&o, &s, ctx, err) < 0)
         return NULL;
     return steal_ptr(&folder);
 }

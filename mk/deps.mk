@@ -64,5 +64,4 @@ deps-tools/plot-migration := runtime/base
 deps-tools/vsockhost := runtime/vsock
 deps-tools/vmmctl := runtime/vmm
 deps-tools/guestctl := runtime/guestlink
-deps-runtime/drafter-packager := runtime/snapshot
 deps-runtime/drafter-mounter := runtime/snapshot

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* drafter-packager.c - a blueprint or a package as one archive, and back */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "blueprint/pack/pack.h"
 #include "runtime/base/command.h"
 #include "runtime/base/json.h"
+#include "runtime/peer/folder.h"
 #include "runtime/snapshot/archive.h"
 
 #define DEVICES_DEFAULT                                                                            \
@@ -97,9 +99,40 @@ static int parse_devices(const char *text, struct device_list *ret, struct error
 
 /* ---- the acts ---- */
 
+/* No machine may write the files, nor may they be what is left of one. */
+static int hold_devices(const struct device_list *l, struct folder_files *held, struct error *err)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const struct pack_source *s = &l->items[i];
+        int fd = open(s->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (fd < 0)
+            continue; /* whoever archives it says why it cannot */
+        if (folder_hold(held, fd, s->name, AT_FDCWD, s->path, s->path, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int archive_folder(const struct archive_options *o, const struct context *ctx,
+                          struct error *err)
+{
+    struct folder_files held cleanup_folder_files = FOLDER_FILES_INIT;
+
+    if (!o->blueprint) {
+        cleanup_package struct package *pkg = package_open(o->dir, err);
+        if (!pkg || folder_hold_package(&held, pkg, err) < 0)
+            return -1;
+    }
+    return archive_make(o, ctx, err);
+}
+
 static int archive(const struct opts *o, const struct device_list *l, const struct context *ctx,
                    struct error *err)
 {
+    struct folder_files held cleanup_folder_files = FOLDER_FILES_INIT;
+
+    if (hold_devices(l, &held, err) < 0)
+        return -1;
     const struct pack_create create = {
         .path = o->package_path,
         .sources = l->items,
@@ -164,7 +197,7 @@ static int run(const void *p, int argc, char **argv, const struct context *ctx, 
                                        .threads = (unsigned)o->threads,
                                        .max_size = o->max_size};
     if (ao.dir)
-        return o->extract ? archive_extract(&ao, ctx, err) : archive_make(&ao, ctx, err);
+        return o->extract ? archive_extract(&ao, ctx, err) : archive_folder(&ao, ctx, err);
     if (parse_devices(o->devices ? o->devices : DEVICES_DEFAULT, &l, err) < 0)
         return -1;
     return o->extract ? extract_devices(o, &l, ctx, err) : archive(o, &l, ctx, err);

@@ -12,6 +12,7 @@
 
 #include "runtime/net/announce.h"
 #include "runtime/net/net.h"
+#include "runtime/peer/folder.h"
 
 /* A guest that waits for a page that has not arrived yet waits for two blocks of 64 KiB. */
 #define READ_AHEAD_FAR_KIB 128u
@@ -54,29 +55,66 @@ int peer_free(struct peer *p, struct error *err)
 
 /* ---- May it run? -------------------------------------------------------------------------- */
 
-static int check_record(struct peer *p, struct error *err)
+/* Says no to a machine that went elsewhere. --fresh of one that moved: what it left behind goes,
+ * and another one begins. */
+static int check_record(struct peer *p, bool fresh, struct error *err)
 {
     enum migrate_record_state state;
     char where[WIRE_REASON_MAX + 1] = "";
 
     if (migrate_record_read(p->plan->record, &state, where, err) < 0)
         return -1;
-    if (p->o->take_back) {
-        /* All of it was on disk before the record said "committed"; the mark was left for now. */
-        if (state != MIGRATE_RECORD_NONE && mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
-            return -1;
-        return migrate_take_back(p->plan->record, err);
-    }
-    if (state == MIGRATE_RECORD_NONE)
-        return 0;
     const bool moved = state == MIGRATE_RECORD_MOVED;
-    if (moved && p->o->fresh) /* what it left behind goes, and another one begins */
+    if (state == MIGRATE_RECORD_NONE || (moved && fresh))
         return 0;
     return error_set(err, ESTALE,
                      "this machine %s %s (%s): it must not run twice; if it does not run there, "
                      "start with --take-back%s",
                      moved ? "was moved to" : "was being moved to", where, p->plan->record,
                      moved ? "; --fresh drops what it left here and starts another" : "");
+}
+
+/* The files below the memory's own, which are only read: a package's, or overlays under the last.
+ */
+static const char *below(const struct plan_device *memory, size_t i)
+{
+    if (i >= memory->d.n_overlays)
+        return NULL;
+    return i == 0 ? memory->d.base : memory->d.overlays[i - 1];
+}
+
+static int check_base(const char *path, struct error *err)
+{
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return error_sys(err, "%s", path);
+    return folder_lock(fd, false, path, err) < 0 ? -1 : folder_check(AT_FDCWD, path, path, err);
+}
+
+/* A machine that begins does so from files that belong together, and are no other machine's. One
+ * that has begun is told by its overlays (cow_state.h) when they are not what they were. */
+static int check_bases(struct peer *p, struct error *err)
+{
+    const struct plan_device *memory = plan_find(p->plan, "memory");
+    const char *path;
+
+    for (size_t i = 0; memory && (path = below(memory, i)); i++)
+        if (check_base(path, err) < 0)
+            return error_wrap(err, "device memory");
+    return 0;
+}
+
+/* Before our own locks on them, which would be in the way. */
+static int take_back_bases(struct peer *p, struct error *err)
+{
+    const struct plan_device *memory = plan_find(p->plan, "memory");
+    const char *path;
+
+    for (size_t i = 0; memory && (path = below(memory, i)); i++)
+        if (folder_take_back(path, err) < 0)
+            return error_wrap(err, "--take-back");
+    return 0;
 }
 
 /* With the devices locked the mark is nobody else's. */
@@ -189,32 +227,51 @@ static int start_ahead(struct peer *p, struct error *err)
     return 0;
 }
 
-int peer_open(struct peer *p, struct error *err)
+/* What the mark says, and will say once the machine is taken back. */
+static int look(struct peer *p, enum mark *ret, struct error *err)
 {
-    if (check_record(p, err) < 0)
+    enum migrate_record_state state;
+    char where[WIRE_REASON_MAX + 1] = "";
+
+    if (mark_read(p->plan->mark, ret, err) < 0 ||
+        migrate_record_read(p->plan->record, &state, where, err) < 0)
         return -1;
-    if (p->o->fresh &&
-        (plan_start_over(p->plan, err) < 0 || migrate_take_back(p->plan->record, err) < 0))
+    if (p->o->take_back && state != MIGRATE_RECORD_NONE)
+        *ret = MARK_STANDING;
+    return 0;
+}
+
+/* What was before is dropped; a record of where it went, too. */
+static int start_over(struct peer *p, struct error *err)
+{
+    if (plan_start_over(p->plan, err) < 0 || migrate_take_back(p->plan->record, err) < 0)
         return -1;
-    if (p->o->fresh && p->plan->bp) {
+    if (p->plan->bp) {
         package_free(p->plan->pkg);
         p->plan->pkg = NULL;
     }
-    enum mark mark;
-    if (mark_read(p->plan->mark, &mark, err) < 0)
-        return -1;
-    p->boots = p->plan->bp && (mark != MARK_STANDING || !p->plan->pkg);
-    if ((p->o->verify && verify(p, err) < 0) || (!p->o->mock && peer_choose(p, err) < 0) ||
-        peer_new_assembly(p, err) < 0)
-        return -1;
-    if (!p->o->mock && !p->boots && start_ahead(p, err) < 0)
-        return -1;
+    return 0;
+}
+
+static int open_devices(struct peer *p, struct error *err)
+{
     for (size_t i = 0; i < p->plan->count; i++)
         if (exposed(p, &p->plan->items[i]) || p->plan->items[i].role == BLUEPRINT_STATE) {
             if (open_device(p, &p->plan->items[i], err) < 0)
                 return -1;
         }
     assembly_complete(p->a);
+    return 0;
+}
+
+/* The devices are locked, so mark and record are ours: a peer that holds the machine yet, perhaps
+ * for a target that it serves, has kept us from coming here. */
+static int claim(struct peer *p, bool begins, struct error *err)
+{
+    if (p->o->take_back && folder_stand_again(p->plan->mark, p->plan->record, err) < 0)
+        return -1;
+    if (check_record(p, false, err) < 0 || (begins && check_bases(p, err) < 0))
+        return -1;
     if (p->o->mock)
         return 0;
     if (check_mark(p, err) < 0)
@@ -225,6 +282,26 @@ int peer_open(struct peer *p, struct error *err)
         return -1;
     p->mark = MARK_STARTING;
     return 0;
+}
+
+int peer_open(struct peer *p, struct error *err)
+{
+    enum mark mark;
+
+    /* Once now, before anything starts or is made; what counts is claim(). */
+    if (!p->o->take_back && check_record(p, p->o->fresh, err) < 0)
+        return -1;
+    if ((p->o->take_back && take_back_bases(p, err) < 0) ||
+        (p->o->fresh && start_over(p, err) < 0) || look(p, &mark, err) < 0 ||
+        (mark == MARK_NONE && check_bases(p, err) < 0))
+        return -1;
+    p->boots = p->plan->bp && (mark != MARK_STANDING || !p->plan->pkg);
+    if ((p->o->verify && verify(p, err) < 0) || (!p->o->mock && peer_choose(p, err) < 0) ||
+        peer_new_assembly(p, err) < 0)
+        return -1;
+    if (!p->o->mock && !p->boots && start_ahead(p, err) < 0)
+        return -1;
+    return open_devices(p, err) < 0 ? -1 : claim(p, mark == MARK_NONE, err);
 }
 
 /* ---- Running ------------------------------------------------------------------------------ */

@@ -81,7 +81,7 @@ struct peer {
     struct peer_counters counters;
     struct report *report; /* NULL = nobody asked */
     struct report_move move;
-    struct bridge *bridge; /* of the migration that goes out; NULL = none does */
+    struct bridge *bridge; /* of the migration under way; NULL = none is */
 };
 
 /* Takes the plan over, also on failure. The caller owns the result. NULL on failure. */

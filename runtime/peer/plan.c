@@ -6,12 +6,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "runtime/base/io.h"
 #include "runtime/base/json.h"
 #include "runtime/base/output.h"
+#include "runtime/peer/folder.h"
 #include "runtime/snapshot/archive.h"
 
 #define STATE_ROOM (UINT64_C(16) << 20) /* for the state of a machine that was booted here */
@@ -458,13 +458,8 @@ static int make_file(const struct plan_device *p, uint64_t size, bool anew, stru
         return error_sys(err, "device %s: %s", p->d.name, path);
     if (p->made && anew) {
         /* Emptied under the lock that its user holds. */
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-            return errno == EWOULDBLOCK
-                       ? error_set(err, EBUSY,
-                                   "device %s: %s: in use by another process; stop "
-                                   "that one first",
-                                   p->d.name, path)
-                       : error_sys(err, "device %s: %s", p->d.name, path);
+        if (folder_lock(fd, true, path, err) < 0)
+            return error_wrap(err, "device %s", p->d.name);
         if (ftruncate(fd, 0) < 0)
             return error_sys(err, "device %s: %s", p->d.name, path);
         st.st_size = 0;
@@ -513,23 +508,35 @@ static int drop(const char *path, struct error *err)
     return unlink(path) < 0 && errno != ENOENT ? error_sys(err, "%s", path) : 0;
 }
 
+/* Files that are locked until they are gone. */
+struct locked {
+    int fds[DEVICES_MAX * (2 * DEVICE_OVERLAYS_MAX + 1)];
+    size_t n;
+};
+
+static void unlock(struct locked *l)
+{
+    while (l->n > 0)
+        (void)close(l->fds[--l->n]);
+}
+
 /* Refuses a file that somebody has in use. */
-static int check_unused(const char *path, struct error *err)
+static int lock_unused(struct locked *l, const char *path, struct error *err)
 {
     cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
         return errno == ENOENT ? 0 : error_sys(err, "%s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK
-                   ? error_set(err, EBUSY, "%s: in use by another process; stop that one first",
-                               path)
-                   : error_sys(err, "%s", path);
+    if (folder_lock(fd, true, path, err) < 0)
+        return -1;
+    l->fds[l->n++] = steal_fd(&fd);
     return 0;
 }
 
 int plan_start_over(const struct plan *plan, struct error *err)
 {
+    struct locked locked CLEANUP(unlock) = {.n = 0};
+
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_device *p = &plan->items[i];
         if (!p->d.n_overlays && !p->read_only && !p->d.shared && !p->d.skipsilo && !p->made)
@@ -538,9 +545,10 @@ int plan_start_over(const struct plan *plan, struct error *err)
                              "was written; get the package again",
                              p->d.name, p->d.base);
         for (size_t k = 0; k < p->d.n_overlays; k++)
-            if (check_unused(p->d.overlays[k], err) < 0 || check_unused(p->d.states[k], err) < 0)
+            if (lock_unused(&locked, p->d.overlays[k], err) < 0 ||
+                lock_unused(&locked, p->d.states[k], err) < 0)
                 return -1;
-        if (p->made && check_unused(p->d.base, err) < 0)
+        if (p->made && lock_unused(&locked, p->d.base, err) < 0)
             return -1;
     }
     for (size_t i = 0; i < plan->count; i++) {

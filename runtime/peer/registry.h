@@ -4,7 +4,7 @@
  * Theory of operation: a registry is the source of migrations whose machine stands still and stays:
  * runtime/migrate moves a copy of it to each puller. So a puller is a drafter-peer that takes over
  * (--raddr), or a drafter-terminator. Pulls know nothing of each other: each has stacks, threads
- * and a session of its own; the package's files are only read.
+ * and a session of its own; the package's files are opened once, and only read (served.h).
  *
  *     accept, greeting --> thread: session zero: a new pull, migrate_send()
  *                                  a pull's session: its link is taken up again

@@ -34,6 +34,7 @@ struct link {
     bool stop, beating;
     pthread_t heart;
     _Atomic uint64_t last_sent_ns;
+    _Atomic bool expires; /* link_expire() was called */
 };
 
 uint64_t link_now_ns(void)
@@ -230,15 +231,16 @@ void link_send_abort(struct link *link, uint64_t offset, const char *reason)
 
 static int receive_one(struct link *link, struct frame *f, struct error *err)
 {
+    const struct context *ctx = atomic_load(&link->expires) ? NULL : link->ctx;
     uint8_t header[FRAME_HEADER_SIZE];
 
-    if (stream_read(link->stream, header, sizeof(header), link->idle_ns, link->ctx, err) < 0)
+    if (stream_read(link->stream, header, sizeof(header), link->idle_ns, ctx, err) < 0)
         return -1;
     if (frame_decode(header, link->next_in, f, err) < 0)
         return error_wrap(err, "%s", stream_peer(link->stream));
     link->next_in++;
     if (f->length &&
-        stream_read(link->stream, link->buffer, f->length, link->idle_ns, link->ctx, err) < 0) {
+        stream_read(link->stream, link->buffer, f->length, link->idle_ns, ctx, err) < 0) {
         /* An end right behind a header is in the middle of a frame all the same. */
         if (err && err->code == EPIPE)
             err->code = EBADMSG;
@@ -269,6 +271,7 @@ int link_receive(struct link *link, struct frame *ret, const uint8_t **ret_paylo
 
 void link_expire(struct link *link, uint64_t ns)
 {
+    atomic_store(&link->expires, true);
     stream_expire(link->stream, ns);
 }
 

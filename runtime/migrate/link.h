@@ -41,7 +41,8 @@ int link_receive(struct link *link, struct frame *ret, const uint8_t **ret_paylo
                  struct error *err);
 
 /* In `ns` nanoseconds whoever receives or sends fails (ETIMEDOUT), whatever comes meanwhile and
- * whoever stands in a write that nobody reads. Any thread. */
+ * whoever stands in a write that nobody reads; until then a cancellation does not end
+ * link_receive(). Any thread. */
 void link_expire(struct link *link, uint64_t ns);
 
 void link_counters(const struct link *link, uint64_t *ret_received, uint64_t *ret_sent);

@@ -176,7 +176,8 @@ struct migrate_send_options {
 };
 
 /* Moves the machine to whoever is at the other end of the stream, which is owned from here on.
- * Cancelling ctx before the commit rolls back; after it, it ends the wait (IN_DOUBT). ret_result
+ * Cancelling ctx before the commit rolls back; after it, it ends the wait (IN_DOUBT). The last look
+ * before it follows the watch's call for MIGRATE_COMMIT, which may keep later ones away. ret_result
  * (may be NULL) is filled in every case. Returns 0 with MOVED or COPIED, else -1: err says why, the
  * outcome where the machine is. */
 int migrate_send(struct stream *stream, const struct migrate_device *devices, size_t n,
@@ -255,7 +256,8 @@ struct migrate_receive_options {
 
 /* Takes a machine in from the stream, which is owned from here on; returns 0 when all its data is
  * here (MOVED, COPIED), or with -1: ROLLED_BACK after discard(), IN_DOUBT when it runs here without
- * all its data. Cancelling ctx before the commit discards. */
+ * all its data. Cancelling ctx before the commit discards; after it, it ends IN_DOUBT, and the
+ * watch's call for MIGRATE_COMMIT comes before the last look as in migrate_send(). */
 int migrate_receive(struct stream *stream, const struct migrate_host *host,
                     const struct migrate_receive_options *options, const struct context *ctx,
                     struct migrate_result *ret_result, struct error *err);

@@ -273,6 +273,10 @@ static int stage_commit(struct source *s, struct error *err)
 {
     uint64_t at = link_now_ns();
 
+    /* Who watches the stages may have closed the ear to cancellations by now: this look is the
+     * last, for what was heard before. */
+    if (context_check(s->ctx, err) < 0)
+        return -1;
     /* A failure after this line is the target's machine as far as we know. THE COMMIT. */
     if (record_mark(&s->record, MIGRATE_RECORD_COMMITTED, err) < 0)
         return -1;

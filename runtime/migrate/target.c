@@ -242,11 +242,17 @@ static int take_commit(struct target *t, struct error *err)
         lock_scope(&t->lock);
         if (!t->ready || t->refused)
             return error_set(err, EPROTO, "commit before ready");
-        t->committed = true;
         ran = t->ran;
-        (void)pthread_cond_broadcast(&t->change);
     }
     enter(t, MIGRATE_COMMIT);
+    /* As at the source: the last look, and none counts once the machine may run. */
+    if (!ran && context_check(t->ctx, err) < 0)
+        return -1;
+    {
+        lock_scope(&t->lock);
+        t->committed = true;
+        (void)pthread_cond_broadcast(&t->change);
+    }
     return ran ? target_say(t, FRAME_RUNNING, 0, err) : 0; /* said again: the source missed it */
 }
 
@@ -399,9 +405,10 @@ static int hear_on(struct target *t, struct error *err)
         }
         /* A source that breaks the rules before the commit is not worth a second look. After it the
          * machine runs here and needs its pages: whatever went wrong on this link, a fresh one
-         * starts anew. Only the source's own word that it is over is final. */
-        bool final =
-            why.code == ECONNABORTED || (why.code == EPROTO && !target_flag(t, &t->committed));
+         * starts anew. Only the source's own word that it is over is final; and, before the commit,
+         * that we are told to end: the link is good for saying so. */
+        bool final = why.code == ECONNABORTED || ((why.code == EPROTO || why.code == ECANCELED) &&
+                                                  !target_flag(t, &t->committed));
         if (target_flag(t, &t->ready) && !failed && !final) {
             link_break(t->link);
             uint64_t limit = t->options->retake_ns ? t->options->retake_ns : RETAKE_DEFAULT_NS;

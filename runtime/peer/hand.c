@@ -193,7 +193,9 @@ static struct stream *reconnect(void *opaque, uint64_t timeout_ns, struct error 
 {
     struct hand *h = opaque;
 
-    return listener_accept(h->listener, timeout_ns ? timeout_ns : 1, h->stop, err);
+    /* Only after the commit: a request to stop does not count any more (watch_status()), nor that
+     * the hypervisor ended, as the target has its machine now, and the blocks are ours. */
+    return listener_accept(h->listener, timeout_ns ? timeout_ns : 1, &h->p->bridge->ctx, err);
 }
 
 /* ---- Watching ----------------------------------------------------------------------------- */
@@ -209,12 +211,14 @@ static void watch_status(void *opaque, const struct migrate_status *s)
     atomic_store(&p->counters.dirty_pages, s->dirty_pages);
     atomic_store(&p->counters.round, s->round);
     report_status(p->report, &p->move, s);
-    /* What comes later than the engine's last look, before its commit, must not end its wait for
-     * the target: the machine there lives on our blocks. */
-    if (p->bridge && s->stage >= MIGRATE_SUSPEND)
+    const bool takes = atomic_load(&p->counters.receiving);
+    if (p->bridge && s->stage >= MIGRATE_SUSPEND && !takes)
         atomic_store(&p->bridge->deaf_word, true);
+    /* The engine looks once more behind this call, and then commits. From there on nothing must end
+     * what it does: the machine on the target lives on the source's blocks. */
     if (p->bridge && s->stage >= MIGRATE_COMMIT)
-        atomic_store(&p->bridge->deaf, true);
+        bridge_deafen(p->bridge, takes ? "the machine is taken in first, its data is on its way"
+                                       : "the target needs what only this side has");
 }
 
 static void watch_trace(void *opaque, enum migrate_trace_kind kind, const char *device,

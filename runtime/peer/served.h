@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* served.h - the package that a registry serves, as it was when it was opened
  *
- * Theory of operation: every file is opened once, from one folder, locked shared (folder.h) and kept
- * open; state and config are read then. Pulls read these files whatever stands under their names
- * later: a package that is replaced is served as it was. One whose files are written in place cannot
- * be: that is found when the next pull begins, and refused.
+ * Theory of operation: every file is opened once, from one folder, locked shared (folder.h) and
+ * kept open; state and config are read then. Pulls read these files whatever stands under their
+ * names later: a package that is replaced is served as it was. One whose files are written in place
+ * cannot be: that is found when the next pull begins, and refused.
  */
 #ifndef RUNTIME_PEER_SERVED_H
 #define RUNTIME_PEER_SERVED_H

@@ -111,19 +111,20 @@ static int check_vacant(struct peer *p, struct error *err)
     char where[WIRE_REASON_MAX + 1] = "";
     enum mark mark;
 
-    if (p->o->fresh && plan_start_over(p->plan, err) < 0)
+    if (migrate_record_read(p->plan->record, &state, where, err) < 0)
         return -1;
-    if (mark_read(p->plan->mark, &mark, err) < 0 ||
-        migrate_record_read(p->plan->record, &state, where, err) < 0)
-        return -1;
+    /* Not even --fresh: what stands here may be all that is left of it. */
     if (state == MIGRATE_RECORD_COMMITTED)
         return error_set(err, ESTALE,
                          "%s: a machine was being moved to %s from here, and nobody confirmed: "
                          "settle that first (--take-back), or use another --overlay-dir",
                          p->plan->record, where);
     /* A machine that left may come back: what it left behind is old. */
-    if (state == MIGRATE_RECORD_MOVED)
-        return migrate_take_back(p->plan->record, err) < 0 ? -1 : plan_start_over(p->plan, err);
+    if ((p->o->fresh || state == MIGRATE_RECORD_MOVED) &&
+        (plan_start_over(p->plan, err) < 0 || migrate_take_back(p->plan->record, err) < 0))
+        return -1;
+    if (mark_read(p->plan->mark, &mark, err) < 0)
+        return -1;
     if (mark != MARK_NONE)
         return error_set(err, EEXIST,
                          "%s: there is a machine here already: use another --overlay-dir, or "
@@ -267,7 +268,6 @@ static int run(void *opaque, struct error *err)
 {
     struct take *t = opaque;
 
-    atomic_store(&t->bridge.deaf, true);
     if (t->p->o->mock)
         return 0;
     uint64_t start = peer_now_ns();
@@ -371,8 +371,10 @@ int peer_take(struct peer *p, struct error *err)
 
     if (check_vacant(p, err) < 0 || bridge_start(&t.bridge, p->ctx, p->o->cancel_fd, err) < 0)
         return -1;
+    p->bridge = &t.bridge;
     int rc = receive(&t, &result, err);
     rc = finish(&t, rc, &result, err);
+    p->bridge = NULL;
     bridge_stop(&t.bridge);
     return rc;
 }

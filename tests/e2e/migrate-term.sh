@@ -8,20 +8,28 @@ requires_command qemu-system-x86_64
 requires_command "${CC:-gcc}"
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 26
+plan 28
 
 "${CC:-gcc}" -D_GNU_SOURCE -O2 -pthread -I"$TEST_TOP" -o wire "$TEST_TOP/tests/lib/wire/wire.c"
 testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
 
-# hold NAME SOURCE SIDE TYPE: a wire to peer SOURCE which holds SIDE's first frame of that type; release NAME cuts it then.
+# hold NAME SOURCE SIDE TYPE: a wire to peer SOURCE which holds SIDE's first frame of that type.
 hold() {
-    rm -f "$1.in" && mkfifo "$1.in"
-    ./wire --harm hold --from "$3" --type "$4" "$1.sock" "$2.sock" <>"$1.in" >"$1.log" 2>&1 &
-    cleanup kill -9 $!
+    ./wire --harm hold --from "$3" --type "$4" "$1.sock" "$2.sock" <> <(:) >"$1.log" 2>&1 &
+    wire=$!
+    cleanup kill -9 $wire
     wait_line 30 "$1.log" listening
 }
 held() { wait_line 60 "$1.log" struck; }
-release() { echo >"$1.in"; }
+# cut NAME SOURCE: that wire is gone; when the source has noticed, there is a new one.
+cut() {
+    kill -9 $wire
+    wait_line 60 "$2.log" 'Lost the target after the commit, waiting for it|has not confirmed' || return 1
+    : >"$1.log"
+    ./wire "$1.sock" "$2.sock" >"$1.log" 2>&1 &
+    cleanup kill -9 $!
+    wait_line 30 "$1.log" listening
+}
 source_of() { # NAME [OPTION...]
     peer_start "$1" --laddr "unix:$1.sock" --early-postcopy --bandwidth-limit 4M "${@:2}"
     wait_line 60 "$1.log" Listening
@@ -46,9 +54,10 @@ ok "nor is the record touched by that" [ -e a/memory.bin.overlay.moved ]
 kill -TERM "$(peer_pid a)"
 ok "SIGTERM to the source has to wait" wait_line 60 a.log 'Told to end, which has to wait.*target needs'
 kill -USR1 "$(peer_pid t)"
-release w1
-ok "the link breaks, and is taken up again" wait_line 60 t.log 'Took the link to the source up again'
+ok "the link breaks for a while" cut w1 a
+ok "and is taken up again" wait_line 60 t.log 'Took the link to the source up again'
 ok "the target gets all" wait_line 120 t.log 'Completed all device migrations'
+[ $tap_failed = 0 ] || exit 1 # what follows would only wait
 ok "and the source ends well" ends a
 ok "saying that it is gone" grep -q 'Finished all migrations' a.log
 ok "the machine is whole" guest_verify t
@@ -62,8 +71,9 @@ ok "it goes on to another" held w2
 wait_line 60 u.log 'Machine runs here'
 kill -TERM "$(peer_pid u)"
 ok "SIGTERM to that one has to wait" wait_line 60 u.log 'Told to end, which has to wait.*taken in first'
-release w2
+ok "while its link breaks" cut w2 t
 ok "until it has everything" wait_line 120 u.log 'Completed all device migrations'
+[ $tap_failed = 0 ] || exit 1
 ok "then it suspends the machine" ends u
 ok "and its source ends" ends t
 peer_from='--package arrived-u' peer_start again

@@ -8,8 +8,6 @@
 
 #include "runtime/peer/peer.h"
 
-#define AGENT_AFTER_ROLLBACK_NS (UINT64_C(10) * 1000000000)
-
 #define OVER_MAX 8u
 
 struct hand {
@@ -116,9 +114,11 @@ static int suspend(void *opaque, struct error *err)
 
     if (p->o->mock)
         return 0;
-    if (assembly_before_suspend(p->a, p->o->vm->resume_timeout, true, err) < 0)
-        return -1;
-    return vmm_pause(assembly_vmm(p->a), err);
+    if (assembly_before_suspend(p->a, p->o->vm->resume_timeout, true, err) == 0 &&
+        vmm_pause(assembly_vmm(p->a), err) == 0)
+        return 0;
+    peer_tell_it_runs_on(p); /* an agent that failed has done a part of it */
+    return -1;
 }
 
 static int save_mock(struct peer *p, uint8_t **ret_state, size_t *ret_len, struct error *err)
@@ -177,15 +177,12 @@ static int keep(void *opaque, struct error *err)
 static int resume(void *opaque, struct error *err)
 {
     struct peer *p = ((struct hand *)opaque)->p;
-    struct error agent = ERROR_INIT;
 
     if (p->o->mock)
         return 0;
     if (peer_run_now(p, err) < 0)
         return -1;
-    if (assembly_after_resume(p->a, AGENT_AFTER_ROLLBACK_NS, true, &agent) < 0)
-        log_warn(context_log(p->ctx), "Agent was not told that the machine runs on, ignoring",
-                 log_str("error", agent.text));
+    peer_tell_it_runs_on(p);
     return 0;
 }
 

@@ -14,6 +14,8 @@
 #include "runtime/net/net.h"
 #include "runtime/peer/folder.h"
 
+#define AGENT_RUNS_ON_NS (UINT64_C(10) * 1000000000)
+
 /* A guest that waits for a page that has not arrived yet waits for two blocks of 64 KiB. */
 #define READ_AHEAD_FAR_KIB 128u
 
@@ -355,16 +357,41 @@ static void announce_gateway(struct peer *p)
                  log_str("tap", tap), log_str("error", err.text));
 }
 
-int peer_greet_guest(struct peer *p, bool stoppable, struct error *err)
+static int greet_guest(struct peer *p, struct error *err)
 {
     uint64_t timeout = p->o->vm->resume_timeout;
 
     announce_gateway(p);
-    if (p->boots && assembly_wait_liveness(p->a, timeout, stoppable, err) < 0)
+    if (p->boots && assembly_wait_liveness(p->a, timeout, true, err) < 0)
         return error_wrap(err, "the guest gave no sign of life");
-    if (assembly_after_resume(p->a, timeout, stoppable, err) < 0)
+    if (assembly_after_resume(p->a, timeout, true, err) < 0)
         return error_wrap(err, "the guest's agent was asked for after-resume");
     return 0;
+}
+
+int peer_greet_guest(struct peer *p, struct error *err)
+{
+    struct error why = ERROR_INIT;
+
+    if (greet_guest(p, &why) == 0)
+        return 0;
+    if (why.code == ECANCELED && context_check(p->ctx, NULL) < 0) {
+        log_info(context_log(p->ctx), "Told to end before the guest took notice of its resume");
+        return 1;
+    }
+    if (err)
+        *err = why;
+    return -1;
+}
+
+void peer_tell_it_runs_on(struct peer *p)
+{
+    struct error agent = ERROR_INIT;
+
+    /* Not stoppable: who stops next has the agent prepare the guest once more. */
+    if (assembly_after_resume(p->a, AGENT_RUNS_ON_NS, false, &agent) < 0)
+        log_warn(context_log(p->ctx), "Agent was not told that the machine runs on, ignoring",
+                 log_str("error", agent.text));
 }
 
 /* The mark, then the machine. */
@@ -374,7 +401,9 @@ int peer_run_now(struct peer *p, struct error *err)
         mark_write(p->plan->mark, MARK_RUNNING, p->mark != MARK_STARTING, err) < 0)
         return -1;
     p->mark = MARK_RUNNING;
-    if ((p->boots ? assembly_boot(p->a, true, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
+    /* One that was booted is resumed like others, when it has stood still since. */
+    bool boot = p->boots && vmm_state(assembly_vmm(p->a)) == VMM_STATE_STARTED;
+    if ((boot ? assembly_boot(p->a, true, err) : vmm_resume(assembly_vmm(p->a), err)) < 0)
         return -1;
     p->running = true;
     atomic_store(&p->counters.running, true);
@@ -411,7 +440,10 @@ int peer_start(struct peer *p, struct error *err)
         return -1;
     uint64_t ran = peer_now_ns() - p->start_ns;
     log_info(context_log(p->ctx), "VM runs", log_uint("ms", ran / 1000000));
-    if (peer_greet_guest(p, true, err) < 0) {
+    int rc = peer_greet_guest(p, err);
+    if (rc == 1) /* peer_serve() has nothing to wait for, and peer_suspend() keeps it as ever */
+        return 0;
+    if (rc < 0) {
         /* It ran: what it did is kept, if it still lives. */
         if (vmm_state(assembly_vmm(p->a)) != VMM_STATE_EXITED && peer_suspend(p, &later) < 0 &&
             later.code != ETIMEDOUT)
@@ -448,7 +480,10 @@ static int keep(struct peer *p, struct error *err)
     size_t len;
 
     if (assembly_save(p->a, &state, &len, err) < 0 || peer_write_state(p, state, len, err) < 0 ||
-        peer_write_config(p, err) < 0 || mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
+        peer_write_config(p, err) < 0)
+        return -1;
+    p->mark = MARK_NONE; /* whatever it says, should this fail */
+    if (mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
         return -1;
     p->mark = MARK_STANDING;
     return 0;
@@ -488,6 +523,19 @@ int peer_suspend(struct peer *p, struct error *err)
     return 0;
 }
 
+void peer_run_on(struct peer *p)
+{
+    struct error err = ERROR_INIT;
+
+    if (!p->running || vmm_state(assembly_vmm(p->a)) == VMM_STATE_EXITED)
+        return;
+    if (peer_run_now(p, &err) < 0)
+        log_warn(context_log(p->ctx), "Could not let the machine run on, ignoring",
+                 log_str("error", err.text));
+    else
+        peer_tell_it_runs_on(p);
+}
+
 /* ---- Serving ------------------------------------------------------------------------------ */
 
 /* Why a machine is not there any more. */
@@ -517,7 +565,7 @@ int peer_serve(struct peer *p, struct error *err)
 {
     const struct context *stop = p->o->mock ? p->ctx : assembly_stop_context(p->a);
 
-    if (p->o->laddr && *p->o->laddr) {
+    if (p->o->laddr && *p->o->laddr && context_check(stop, NULL) == 0) {
         if (peer_hand(p, stop, err) < 0)
             return -1;
     } else {

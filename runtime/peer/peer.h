@@ -94,7 +94,8 @@ struct peer *peer_new(struct plan *plan, const struct peer_options *options,
 int peer_open(struct peer *p, struct error *err);
 
 /* Runs it, and has the guest's agent hear of that. After a failure the machine is suspended again
- * where it had run. Returns 0. */
+ * where it had run. Returns 0, also when a request to stop came before the guest took notice: then
+ * peer_serve() returns at once, and peer_suspend() keeps the machine. */
 int peer_start(struct peer *p, struct error *err);
 
 /* Takes a machine in from o->raddr; returns when all its data is here, or -1. The machine runs here
@@ -106,8 +107,12 @@ int peer_take(struct peer *p, struct error *err);
 int peer_serve(struct peer *p, struct error *err);
 
 /* Suspends a running machine and keeps it; not running: nothing. After a failure of the agent alone
- * the machine is kept all the same, and -1 says so. */
+ * the machine is kept all the same, and -1 says so. After any other it counts as running
+ * (p->running) and may stand: who goes on with it calls peer_run_on(). */
 int peer_suspend(struct peer *p, struct error *err);
+
+/* A suspension failed: the machine runs on, and its agent is told so. Not running: nothing. */
+void peer_run_on(struct peer *p);
 
 /* Ends what is left, without suspending. NULL is fine. Returns 0. */
 int peer_free(struct peer *p, struct error *err);
@@ -131,9 +136,16 @@ int peer_write_state(struct peer *p, const void *state, size_t len, struct error
  * more. Returns 0. */
 int peer_write_config(struct peer *p, struct error *err);
 
-/* Marks the machine as running and runs it; then, waits for its guest to have taken notice. */
+/* Marks the machine as running and runs it. Returns 0. */
 int peer_run_now(struct peer *p, struct error *err);
-int peer_greet_guest(struct peer *p, bool stoppable, struct error *err);
+
+/* Waits for the guest of a machine that runs now to have taken notice. Returns 0; 1 when a request
+ * to stop came first; -1. */
+int peer_greet_guest(struct peer *p, struct error *err);
+
+/* The guest was, or may have been, prepared for a suspension, and runs on: its agent is told, so
+ * that it undoes that. Waits for it, a few seconds at most; a failure is logged. */
+void peer_tell_it_runs_on(struct peer *p);
 
 /* Around a migration: what watches it, and its figures when it has ended. */
 struct migrate_watch peer_watch(struct peer *p);

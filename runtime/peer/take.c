@@ -255,7 +255,7 @@ static void *greet(void *opaque)
         t->greet_rc = -1;
         return NULL;
     }
-    t->greet_rc = peer_greet_guest(p, true, &t->greet_error);
+    t->greet_rc = peer_greet_guest(p, &t->greet_error);
     if (t->greet_rc == 0) {
         atomic_fetch_add(&p->counters.resumes, 1);
         atomic_store(&p->counters.resume_ns, peer_now_ns() - p->start_ns);

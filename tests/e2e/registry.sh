@@ -10,7 +10,7 @@ requires_command socat
 requires_command "${CC:-gcc}"
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 63
+plan 71
 
 testguest_package package 2>snapshotter.log || skip_all "no package: $(tail -n 1 snapshotter.log)"
 before=$(cat package/* | sha256sum)
@@ -151,9 +151,39 @@ ok "the same" same_devices adopted adopted3
 kill -TERM $listed
 wait $listed
 
+# A package that is replaced, as a whole and file by file, while it is served.
+cp -r --sparse=always package shelf
+registry shelf --package shelf
+mv shelf gone && cp -r --sparse=always upstreams shelf && rm -r gone
+ok "a package that has gone is served as it was" drafter-terminator --raddr unix:shelf.sock --output held
+ok "all of it" same_devices package held
+kill -TERM "$shelf"
+wait "$shelf"
+rm -r shelf && cp -r --sparse=always package shelf
+registry shelf --package shelf
+head -c 64M /dev/urandom >shelf/memory.new && mv shelf/memory.new shelf/memory.bin
+fails "a peer of its own cannot run in it" 1 'in use by' \
+    drafter-peer --devices '[{"name":"memory","base":"shelf/memory.bin"},{"name":"state","base":"shelf/state.bin"},{"name":"config","base":"shelf/config.json"}]' \
+    --chroot-base-dir vms "${peer_hypervisor[@]}"
+ok "nor is new memory served with an old state" drafter-terminator --raddr unix:shelf.sock --output held2
+ok "but what belongs together" same_devices package held2
+kill -TERM "$shelf"
+wait "$shelf"
+rm -r shelf && cp -r --sparse=always package shelf
+touch -d '2020-01-01' shelf/memory.bin
+registry shelf --package shelf
+flip_byte shelf/memory.bin 4096
+fails "a file that is written in place is served no longer" 1 'closed the connection|reset|Broken pipe|called it off' \
+    drafter-terminator --raddr unix:shelf.sock --output held3
+ok "and why is said" wait_line 20 shelf.log 'A pull failed.*memory.bin was written while it is served'
+kill -TERM "$shelf"
+wait "$shelf"
+
 cp -r --sparse=always package flipped
 flip_byte flipped/memory.bin 123456
 fails "a damaged package is not served" 1 'device memory.*damaged|SHA-256' drafter-registry --package flipped --laddr unix:x.sock
+cp package/memory.bin flipped/ && flip_byte flipped/state.bin 100
+fails "nor one whose state is" 1 'device state.*damaged|SHA-256' drafter-registry --package flipped --laddr unix:x.sock
 
 # -- a terminator and a running machine --
 called_off() { # NAME REGEX: the machine of NAME was given up and runs on; its taker failed, saying REGEX

@@ -481,6 +481,32 @@ UNIT_TEST(cancelled_before_the_commit)
 }
 END_TEST
 
+static void cancel_at_commit(void *opaque, const struct migrate_status *s)
+{
+    if (s->stage == MIGRATE_COMMIT)
+        cancel_request(opaque);
+}
+
+/* Who closes its ear then is looked at once more: nothing is committed in spite of a request. */
+UNIT_TEST(cancelled_on_entering_the_commit)
+{
+    struct pair p;
+    struct cancel cancel;
+    struct context ctx = {.cancel = &cancel};
+    struct migrate_watch watch = {.status = cancel_at_commit, .opaque = &cancel};
+    struct move m = {.source_ctx = &ctx, .send = {.watch = &watch}};
+
+    pair_set_up(&p);
+    ck_assert_int_eq(cancel_init(&cancel, NULL), 0);
+    move_run(&m, &p.a, &p.b);
+    ck_assert_int_eq(m.source_err.code, ECANCELED);
+    ck_assert_int_eq(m.source.outcome, MIGRATE_ROLLED_BACK);
+    ck_assert_ptr_eq(move_check(&m, &p.a, &p.b), &p.a);
+    cancel_destroy(&cancel);
+    pair_tear_down(&p);
+}
+END_TEST
+
 UNIT_TEST(damaged_record_counts_as_committed)
 {
     char peer[WIRE_REASON_MAX + 1];

@@ -10,7 +10,6 @@
 #include "runtime/base/command.h"
 #include "runtime/base/json.h"
 #include "runtime/peer/folder.h"
-#include "runtime/snapshot/archive.h"
 
 #define DEVICES_DEFAULT                                                                            \
     "[{\"name\":\"kernel\",\"path\":\"out/package/vmlinux\"},"                                     \
@@ -113,19 +112,6 @@ static int hold_devices(const struct device_list *l, struct folder_files *held, 
     return 0;
 }
 
-static int archive_folder(const struct archive_options *o, const struct context *ctx,
-                          struct error *err)
-{
-    struct folder_files held cleanup_folder_files = FOLDER_FILES_INIT;
-
-    if (!o->blueprint) {
-        cleanup_package struct package *pkg = package_open(o->dir, err);
-        if (!pkg || folder_hold_package(&held, pkg, err) < 0)
-            return -1;
-    }
-    return archive_make(o, ctx, err);
-}
-
 static int archive(const struct opts *o, const struct device_list *l, const struct context *ctx,
                    struct error *err)
 {
@@ -197,7 +183,7 @@ static int run(const void *p, int argc, char **argv, const struct context *ctx, 
                                        .threads = (unsigned)o->threads,
                                        .max_size = o->max_size};
     if (ao.dir)
-        return o->extract ? archive_extract(&ao, ctx, err) : archive_folder(&ao, ctx, err);
+        return o->extract ? archive_extract(&ao, ctx, err) : folder_archive(&ao, ctx, err);
     if (parse_devices(o->devices ? o->devices : DEVICES_DEFAULT, &l, err) < 0)
         return -1;
     return o->extract ? extract_devices(o, &l, ctx, err) : archive(o, &l, ctx, err);

@@ -5,7 +5,7 @@
 #include "blueprint/blueprint.h"
 #include "runtime/base/json.h"
 #include "runtime/lib/library.h"
-#include "runtime/snapshot/archive.h"
+#include "runtime/peer/folder.h"
 #include "runtime/snapshot/mounter.h"
 #include "runtime/snapshot/snapshot.h"
 
@@ -83,7 +83,7 @@ static int archive(struct drafter *d, const struct drafter_archive_options *opti
 int drafter_archive(struct drafter *d, const struct drafter_archive_options *options,
                     struct drafter_error *err)
 {
-    return archive(d, options, archive_make, library_error(err));
+    return archive(d, options, folder_archive, library_error(err));
 }
 
 int drafter_extract(struct drafter *d, const struct drafter_archive_options *options,

@@ -146,3 +146,15 @@ void folder_release(struct folder_files *files)
     while (files->n > 0)
         (void)close(files->fds[--files->n]);
 }
+
+int folder_archive(const struct archive_options *o, const struct context *ctx, struct error *err)
+{
+    struct folder_files held cleanup_folder_files = FOLDER_FILES_INIT;
+
+    if (!o->blueprint) {
+        cleanup_package struct package *pkg = package_open(o->dir, err);
+        if (!pkg || folder_hold_package(&held, pkg, err) < 0)
+            return -1;
+    }
+    return archive_make(o, ctx, err);
+}

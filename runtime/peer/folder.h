@@ -19,6 +19,7 @@
 
 #include "runtime/base/cleanup.h"
 #include "runtime/base/error.h"
+#include "runtime/snapshot/archive.h"
 #include "runtime/snapshot/package.h"
 
 #define FOLDER_FILES_MAX (PACKAGE_DEVICES_MAX + 2)
@@ -61,6 +62,10 @@ int folder_hold(struct folder_files *files, int fd, const char *device, int dirf
 int folder_hold_package(struct folder_files *files, const struct package *pkg, struct error *err);
 
 void folder_release(struct folder_files *files);
+
+/* archive_make() of files that are held meanwhile; a blueprint's need not be. */
+int folder_archive(const struct archive_options *options, const struct context *ctx,
+                   struct error *err);
 #define cleanup_folder_files CLEANUP(folder_release)
 
 #endif

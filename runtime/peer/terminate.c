@@ -11,6 +11,7 @@
 
 #include "runtime/base/io.h"
 #include "runtime/base/output.h"
+#include "runtime/peer/folder.h"
 #include "runtime/snapshot/package.h"
 
 struct file {
@@ -316,6 +317,32 @@ static int check_free(const struct terminate_options *o, struct error *err)
     return 0;
 }
 
+/* What is replaced may be what a machine runs in, and that would be its end. Locked until it is. */
+static int hold_old(const struct terminate_options *o, int *ret_fd, struct error *err)
+{
+    const struct named *memory = o->output ? NULL : named_find(o->devices, "memory");
+    cleanup_package struct package *pkg = o->output ? package_open(o->output, NULL) : NULL;
+    const struct blueprint_device *d = pkg ? package_find(pkg, "memory") : NULL;
+    char buf[BLUEPRINT_FILE_MAX + 1];
+    cleanup_free char *path = NULL;
+
+    if (!o->replace || (!o->output && !memory))
+        return 0;
+    const char *file = d ? d->file : blueprint_file_name("memory", buf);
+    if (asprintf(&path, "%s%s%s", memory ? memory->path : o->output, memory ? "" : "/",
+                 memory ? "" : file) < 0) {
+        path = NULL;
+        return error_oom(err);
+    }
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) /* nothing that could run */
+        return 0;
+    if (folder_lock(fd, false, path, err) < 0)
+        return error_wrap(err, "--replace");
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
 int terminate_run(const struct terminate_options *options, const struct context *ctx,
                   struct error *err)
 {
@@ -324,7 +351,8 @@ int terminate_run(const struct terminate_options *options, const struct context 
 
     if (!t)
         return error_oom(err);
-    if (check_free(options, err) < 0)
+    cleanup_close int old = -1;
+    if (check_free(options, err) < 0 || hold_old(options, &old, err) < 0)
         return -1;
     t->o = options;
     t->ctx = ctx;

@@ -163,7 +163,7 @@ rm -r shelf && cp -r --sparse=always package shelf
 registry shelf --package shelf
 head -c 64M /dev/urandom >shelf/memory.new && mv shelf/memory.new shelf/memory.bin
 fails "a peer of its own cannot run in it" 1 'in use by' \
-    drafter-peer --devices '[{"name":"memory","base":"shelf/memory.bin"},{"name":"state","base":"shelf/state.bin"},{"name":"config","base":"shelf/config.json"}]' \
+    timeout 60 drafter-peer --devices '[{"name":"memory","base":"shelf/memory.bin"},{"name":"state","base":"shelf/state.bin"},{"name":"config","base":"shelf/config.json"}]' \
     --chroot-base-dir vms "${peer_hypervisor[@]}"
 ok "nor is new memory served with an old state" drafter-terminator --raddr unix:shelf.sock --output held2
 ok "but what belongs together" same_devices package held2

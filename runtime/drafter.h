@@ -197,8 +197,7 @@ DRAFTER_PUBLIC void drafter_machine_call_off(struct drafter_machine *m);
 
 /* Suspends it: the agent prepares the guest, it stands still, all is flushed; the next start goes
  * on from there. One that does not run: nothing. When the agent alone failed it is kept, and -1
- * says so. After any other failure it runs on if it can (drafter_machine_runs()), its agent is
- * told, and it may be suspended again. */
+ * says so. */
 DRAFTER_PUBLIC int drafter_machine_suspend(struct drafter_machine *m, struct drafter_error *err);
 
 /* Ends what is left, without suspending, and frees it. NULL is fine. -1: something could not be

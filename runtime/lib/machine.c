@@ -162,8 +162,6 @@ int drafter_machine_suspend(struct drafter_machine *m, struct drafter_error *err
     const bool ran = m->peer->running;
     int rc = peer_suspend(m->peer, library_error(error));
 
-    if (rc < 0)
-        peer_run_on(m->peer);
     if (ran && !m->peer->running)
         tell(m, DRAFTER_EVENT_SUSPENDED);
     return rc;

@@ -76,11 +76,10 @@ static int check_record(struct peer *p, bool fresh, struct error *err)
                      moved ? "; --fresh drops what it left here and starts another" : "");
 }
 
-/* The files below the memory's own, which are only read: a package's, or overlays under the last.
- */
+/* The files below the memory's own, only read: a package's, or overlays under the last one. */
 static const char *below(const struct plan_device *memory, size_t i)
 {
-    if (i >= memory->d.n_overlays)
+    if (i >= memory->d.n_overlays || !*memory->d.base)
         return NULL;
     return i == 0 ? memory->d.base : memory->d.overlays[i - 1];
 }
@@ -388,6 +387,8 @@ void peer_tell_it_runs_on(struct peer *p)
 {
     struct error agent = ERROR_INIT;
 
+    if (vmm_state(assembly_vmm(p->a)) == VMM_STATE_EXITED)
+        return;
     /* Not stoppable: who stops next has the agent prepare the guest once more. */
     if (assembly_after_resume(p->a, AGENT_RUNS_ON_NS, false, &agent) < 0)
         log_warn(context_log(p->ctx), "Agent was not told that the machine runs on, ignoring",
@@ -480,10 +481,7 @@ static int keep(struct peer *p, struct error *err)
     size_t len;
 
     if (assembly_save(p->a, &state, &len, err) < 0 || peer_write_state(p, state, len, err) < 0 ||
-        peer_write_config(p, err) < 0)
-        return -1;
-    p->mark = MARK_NONE; /* whatever it says, should this fail */
-    if (mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
+        peer_write_config(p, err) < 0 || mark_write(p->plan->mark, MARK_STANDING, true, err) < 0)
         return -1;
     p->mark = MARK_STANDING;
     return 0;
@@ -505,7 +503,11 @@ int peer_suspend(struct peer *p, struct error *err)
     log_debug(context_log(p->ctx), "Flushed what the guest wrote");
     int rc = assembly_before_suspend(p->a, p->o->vm->resume_timeout, false, &agent);
     uint64_t paused_ns = peer_now_ns();
-    if (vmm_pause(assembly_vmm(p->a), err) < 0 || keep(p, err) < 0)
+    if (vmm_pause(assembly_vmm(p->a), err) < 0) {
+        peer_tell_it_runs_on(p);
+        return error_wrap(err, "suspend");
+    }
+    if (keep(p, err) < 0)
         return error_wrap(err, "suspend");
     p->running = false;
     atomic_store(&p->counters.running, false);
@@ -521,19 +523,6 @@ int peer_suspend(struct peer *p, struct error *err)
                          "it: %s",
                          agent.text);
     return 0;
-}
-
-void peer_run_on(struct peer *p)
-{
-    struct error err = ERROR_INIT;
-
-    if (!p->running || vmm_state(assembly_vmm(p->a)) == VMM_STATE_EXITED)
-        return;
-    if (peer_run_now(p, &err) < 0)
-        log_warn(context_log(p->ctx), "Could not let the machine run on, ignoring",
-                 log_str("error", err.text));
-    else
-        peer_tell_it_runs_on(p);
 }
 
 /* ---- Serving ------------------------------------------------------------------------------ */

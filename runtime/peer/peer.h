@@ -107,12 +107,10 @@ int peer_take(struct peer *p, struct error *err);
 int peer_serve(struct peer *p, struct error *err);
 
 /* Suspends a running machine and keeps it; not running: nothing. After a failure of the agent alone
- * the machine is kept all the same, and -1 says so. After any other it counts as running
- * (p->running) and may stand: who goes on with it calls peer_run_on(). */
+ * the machine is kept all the same, and -1 says so. One that could not be paused runs on; one that
+ * could not be kept stands still until peer_free(): pages that the kernel could not place are lost,
+ * so that a second try might keep what is not whole. */
 int peer_suspend(struct peer *p, struct error *err);
-
-/* A suspension failed: the machine runs on, and its agent is told so. Not running: nothing. */
-void peer_run_on(struct peer *p);
 
 /* Ends what is left, without suspending. NULL is fine. Returns 0. */
 int peer_free(struct peer *p, struct error *err);

@@ -114,11 +114,10 @@ static int suspend(void *opaque, struct error *err)
 
     if (p->o->mock)
         return 0;
-    if (assembly_before_suspend(p->a, p->o->vm->resume_timeout, true, err) == 0 &&
-        vmm_pause(assembly_vmm(p->a), err) == 0)
-        return 0;
-    peer_tell_it_runs_on(p); /* an agent that failed has done a part of it */
-    return -1;
+    /* After a failure, which may have done a part of it, resume() follows. */
+    if (assembly_before_suspend(p->a, p->o->vm->resume_timeout, true, err) < 0)
+        return -1;
+    return vmm_pause(assembly_vmm(p->a), err);
 }
 
 static int save_mock(struct peer *p, uint8_t **ret_state, size_t *ret_len, struct error *err)

@@ -395,6 +395,14 @@ static int hand_on(struct hand *h, struct stream *stream, struct error *err)
                           where);
     }
     memcpy(h->over[h->n_over++ % OVER_MAX], h->session, WIRE_SESSION_SIZE);
+    if (!p->o->mock && vmm_state(assembly_vmm(p->a)) == VMM_STATE_PAUSED) {
+        if (err)
+            *err = why;
+        return error_wrap(err,
+                          "migration to %s: failed, and the machine could not be let run on; "
+                          "it is kept as it stands",
+                          where);
+    }
     if (rc < 0)
         log_warn(context_log(p->ctx), "Migration failed, the machine runs on here, ignoring",
                  log_str("addr", where), log_str("error", why.text));

@@ -48,6 +48,9 @@ int peer_free(struct peer *p, struct error *err)
 {
     if (!p)
         return 0;
+    /* It never ran: nobody need wonder, after the host's next start, whether it did. */
+    if (p->mark == MARK_STARTING)
+        (void)mark_write(p->plan->mark, MARK_STANDING, false, NULL);
     int rc = assembly_close(p->a, err);
     vm_setup_clear(&p->setup);
     plan_free(p->plan);

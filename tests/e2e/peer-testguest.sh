@@ -8,7 +8,7 @@ requires_command qemu-system-x86_64
 requires_command jq
 requires_file /dev/fuse
 [ "$(uname -m)" = x86_64 ] || skip_all "emulates x86_64 only"
-plan 60
+plan 61
 
 fails "a guest that never gets there is no package" 1 'in time' testguest_package none --until 'never' --resume-timeout 1s
 ok "nor does anything of it stay" vms_empty
@@ -61,6 +61,7 @@ kill -TERM "$peer_d"
 peer_wait d 120
 is "a peer is stopped while its hypervisor starts" "$peer_status" 1
 ok "which goes with it" stopped_early d.log "$(deaf_pid d.log)"
+ok "and its machine stands, as it never ran" grep '"status": "standing"' d/memory.bin.overlay.machine
 testguest_devices never >devices.json
 drafter-snapshotter --devices @devices.json --hypervisor qemu --accel tcg --net none --memory-size 64 --log-level debug \
     --liveness-vsock-port 0 --agent-vsock-port 0 --until never --chroot-base-dir vms --qemu-bin "$PWD/deaf" 2>deaf.log &

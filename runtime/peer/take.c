@@ -52,7 +52,7 @@ static int make_room(struct take *t, const struct wire_device *w, const struct p
         return -1;
     if (d->role != BLUEPRINT_MEMORY && d->role != BLUEPRINT_ROOT && d->role != BLUEPRINT_DISK)
         return error_set(err, EPROTO, "device %s: is not one that travels", w->name);
-    cleanup_block struct block *b = plan_open_incoming(d, w->size, false, p->ctx, err);
+    cleanup_block struct block *b = plan_open_incoming(d, w->size, p->o->fresh, p->ctx, err);
     if (!b)
         return -1;
     if (block_size(b) != w->size)
@@ -97,7 +97,7 @@ static int make_state(struct peer *p, struct error *err)
 
     if (!d)
         return error_set(err, EINVAL, "devices: \"state\" is missing");
-    b = plan_open_incoming(d, 0, false, p->ctx, err);
+    b = plan_open_incoming(d, 0, p->o->fresh, p->ctx, err);
     if (!b || assembly_add(p->a, "state", b, false, err) < 0)
         return -1;
     (void)steal_ptr(&b);

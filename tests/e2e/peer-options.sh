@@ -9,7 +9,7 @@ requires_command socat
 requires_command jq
 requires_command script
 requires_file /dev/fuse
-plan 57
+plan 60
 
 # -- what moves: 6 MiB of memory, 16 MiB of disk, of which 4 MiB are text --
 mkdir package
@@ -228,3 +228,20 @@ kill -TERM "$(peer_pid off2)"
 peer_wait off2
 is "a target that is told to end fails" "$peer_status" 1
 ok "the source listens on, until it is told to end" peer_stop $s
+
+# -- killed --
+source_at unix:o.sock --bandwidth-limit 2M
+peer_from='--package torn' peer_start torn --mock --raddr unix:o.sock
+wait_line 60 $s.events '"stage":"copy"'
+kill -9 "$(peer_pid torn)"
+wait_line 60 $s.log 'Migration failed, the machine runs on here'
+peer_stop $s
+source_at unix:o.sock
+fails "what a killed target left is in the way" 1 'there already.*--fresh' \
+    drafter-peer --package torn --overlay-dir torn --mock --raddr unix:o.sock
+peer_from='--package torn' peer_start torn --mock --raddr unix:o.sock --fresh
+wait_for 60 took_or_failed torn
+peer_stop torn
+peer_wait $s
+ok "--fresh removes it" cmp package/rootfs.ext4 torn/rootfs.ext4
+ok "all of it" cmp package/memory.bin torn/memory.bin

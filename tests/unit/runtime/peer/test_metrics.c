@@ -70,6 +70,8 @@ static void *dribble(void *opaque)
         d->dropped = send(d->fd, "x", 1, MSG_NOSIGNAL) < 0;
         (void)poll(&p, 1, 50); /* a hang-up ends it */
     }
+    if (!d->dropped) /* told to stop before we had a look */
+        d->dropped = send(d->fd, "x", 1, MSG_NOSIGNAL) < 0;
     return NULL;
 }
 

@@ -18,7 +18,7 @@ hold() {
     ./wire --harm hold --from "$3" --type "$4" "$1.sock" "$2.sock" <> <(:) >"$1.log" 2>&1 &
     wire=$!
     cleanup kill -9 $wire
-    wait_line 30 "$1.log" listening
+    wait_line 60 "$1.log" listening
 }
 held() { wait_line 60 "$1.log" struck; }
 # cut NAME SOURCE: that wire is gone; when the source has noticed, there is a new one.
@@ -28,7 +28,7 @@ cut() {
     : >"$1.log"
     ./wire "$1.sock" "$2.sock" >"$1.log" 2>&1 &
     cleanup kill -9 $!
-    wait_line 30 "$1.log" listening
+    wait_line 60 "$1.log" listening
 }
 source_of() { # NAME [OPTION...]
     peer_start "$1" --laddr "unix:$1.sock" --early-postcopy --bandwidth-limit 4M "${@:2}"

@@ -175,7 +175,7 @@ registry shelf --package shelf
 flip_byte shelf/memory.bin 4096
 fails "a file that is written in place is served no longer" 1 'closed the connection|reset|Broken pipe|called it off' \
     drafter-terminator --raddr unix:shelf.sock --output held3
-ok "and why is said" wait_line 20 shelf.log 'A pull failed.*memory.bin was written while it is served'
+ok "and why is said" wait_line 60 shelf.log 'A pull failed.*memory.bin was written while it is served'
 kill -TERM "$shelf"
 wait "$shelf"
 

@@ -125,6 +125,7 @@ static void link_down(struct agent *a, const char *why)
     if (a->state == LINK_UP) {
         log_debug(log_of(a), "Lost the host", log_str("why", why));
         leave_link(a, now);
+        a->tidy_at = a->tidy_at ? a->tidy_at : now + TIDY_LATEST;
     } else if (!a->complained) {
         log_info(log_of(a), "Waiting for the host", log_str("why", why));
         a->complained = true;
@@ -244,6 +245,8 @@ static void resume(struct agent *a, const struct rpc_message *m)
 {
     if (a->resumed) /* twice in a moment: the first one's log first */
         tidy(a);
+    for (size_t i = 0; i < JOBS_MAX; i++)
+        a->jobs[i].suspend = false; /* its suspend is over */
     resume_apply(&a->ready, m->has_resume ? &m->resume : NULL, a->opt->dry_resume, &a->done,
                  log_of(a));
     a->resumed = true;
@@ -339,7 +342,7 @@ static void end_job(struct agent *a, struct job *job)
     int rc = job_finish(job, &err);
     if (rc < 0)
         log_warn(log_of(a), "Command failed, telling the host", log_str("error", err.text));
-    else if (job->suspend)
+    else if (job->suspend && a->state == LINK_UP && job->link == a->link)
         resume_go_first(&a->ready, true);
     if (a->state == LINK_UP && job->link == a->link)
         answer(a, job->call, rc < 0 ? err.text : "");

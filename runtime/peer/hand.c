@@ -24,6 +24,7 @@ struct hand {
     unsigned n_over;
     uint8_t *state; /* owned: what save() gave, for keep() */
     size_t state_len;
+    bool stands; /* it could not be let run on */
 };
 
 /* What is flushed in so short a time leaves little behind it. */
@@ -179,8 +180,10 @@ static int resume(void *opaque, struct error *err)
 
     if (p->o->mock)
         return 0;
-    if (peer_run_now(p, err) < 0)
+    if (peer_run_now(p, err) < 0) {
+        ((struct hand *)opaque)->stands = true;
         return -1;
+    }
     peer_tell_it_runs_on(p);
     return 0;
 }
@@ -395,7 +398,7 @@ static int hand_on(struct hand *h, struct stream *stream, struct error *err)
                           where);
     }
     memcpy(h->over[h->n_over++ % OVER_MAX], h->session, WIRE_SESSION_SIZE);
-    if (!p->o->mock && vmm_state(assembly_vmm(p->a)) == VMM_STATE_PAUSED) {
+    if (h->stands && vmm_state(assembly_vmm(p->a)) != VMM_STATE_EXITED) {
         if (err)
             *err = why;
         return error_wrap(err,

@@ -506,8 +506,10 @@ int peer_suspend(struct peer *p, struct error *err)
     log_debug(context_log(p->ctx), "Flushed what the guest wrote");
     int rc = assembly_before_suspend(p->a, p->o->vm->resume_timeout, false, &agent);
     uint64_t paused_ns = peer_now_ns();
-    if (vmm_pause(assembly_vmm(p->a), err) < 0) {
-        peer_tell_it_runs_on(p);
+    /* Twice: the answer may have been lost, and the second asks whether it stands. */
+    if (vmm_pause(assembly_vmm(p->a), NULL) < 0 && vmm_pause(assembly_vmm(p->a), err) < 0) {
+        if (vmm_resume(assembly_vmm(p->a), NULL) == 0)
+            peer_tell_it_runs_on(p);
         return error_wrap(err, "suspend");
     }
     if (keep(p, err) < 0)

@@ -31,7 +31,7 @@ cut() {
     wait_line 60 "$1.log" listening
 }
 source_of() { # NAME [OPTION...]
-    peer_start "$1" --laddr "unix:$1.sock" --early-postcopy --bandwidth-limit 4M "${@:2}"
+    peer_start "$1" --laddr "unix:$1.sock" --early-postcopy --bandwidth-limit 512K "${@:2}"
     wait_line 60 "$1.log" Listening
 }
 target_of() { # NAME WIRE [OPTION...]
@@ -42,7 +42,7 @@ ends() { peer_wait "$1" && [ "$peer_status" = 0 ]; } # NAME: within a minute, wi
 # -- the target runs it, and the source has not heard of that: it keeps what the target lacks --
 source_of a
 hold w1 a target 10
-target_of t w1 --early-postcopy --bandwidth-limit 4M
+target_of t w1 --early-postcopy --bandwidth-limit 512K
 ok "the source has committed, its target runs" held w1
 wait_line 60 t.log 'Machine runs here'
 fails "nobody takes the machine back from under it" 1 'in use by' \

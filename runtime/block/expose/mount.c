@@ -329,16 +329,17 @@ int mount_start(struct mount *m, struct error *err)
 
 /* ---- stop ---- */
 
-static int flush_one(const struct mount *m, int dirfd, const struct mount_file *f,
-                     struct error *err)
+static int flush_one(struct mount *m, int dirfd, const struct mount_file *f, struct error *err)
 {
     cleanup_close int fd = openat(dirfd, f->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
     /* A file whose mode denies even its owner was opened by nobody we would have to flush for. */
     if (fd < 0)
         return errno == EACCES ? 0 : error_sys(err, "mount %s: %s: open", m->path, f->name);
-    if (fsync(fd) < 0)
+    if (fsync(fd) < 0) {
+        atomic_store(&m->lost, errno);
         return error_sys(err, "mount %s: %s: flush", m->path, f->name);
+    }
     return 0;
 }
 
@@ -347,6 +348,7 @@ int mount_flush(struct mount *m, const char *name, struct error *err)
     struct stat st;
     bool found = false;
     int rc = 0;
+    const int lost = atomic_load(&m->lost);
 
     if (!m->mounted)
         return error_set(err, ENOTCONN, "mount %s: flush: it is not mounted", m->path);
@@ -364,6 +366,11 @@ int mount_flush(struct mount *m, const char *name, struct error *err)
         if (flush_one(m, dirfd, f, rc == 0 ? err : NULL) < 0)
             rc = -1;
     }
+    /* The kernel tells of what it could not write once, and lets the pages go (fsync(2)). */
+    if (rc == 0 && lost)
+        return error_set(err, lost,
+                         "mount %s: flush: an earlier one failed, and what was written is lost",
+                         m->path);
     if (name && !found)
         return error_set(err, ENOENT, "mount %s: no file %s", m->path, name);
     return rc;

@@ -119,7 +119,8 @@ void mount_hold(struct mount *m);
 void mount_release(struct mount *m);
 
 /* fsync(2) of one file, or of all when name is NULL: what users wrote, mapped pages included, has
- * reached the file's write, and its flush has returned. Not from within a file's operation. */
+ * reached the file's write, and its flush has returned. Not from within a file's operation. Once
+ * one has failed, all that follow do: the kernel may have dropped what it could not write. */
 int mount_flush(struct mount *m, const char *name, struct error *err);
 
 /* While lazy, an fsync(2) of the file by anybody brings what users wrote to the file's write, and

@@ -41,6 +41,7 @@ struct mount {
     int watcher_fd;
     atomic_bool stopping;
     atomic_uint idle; /* workers without a request */
+    atomic_int lost;  /* errno of a flush that failed; 0 = none did */
 
     pthread_mutex_t lock; /* guards workers, spare, and additions to files */
     unsigned n_workers;

@@ -15,6 +15,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -35,6 +36,7 @@ struct file {
     uint64_t size, round;
     bool has_digest;
     uint8_t digest[SHA256_SIZE];
+    atomic_int lost; /* errno of a flush that failed; 0 = none did */
 };
 
 static const char *what(const struct file *f)
@@ -169,11 +171,20 @@ static int file_zero(struct block *next, void *self, struct io *io, struct error
 static int file_flush(struct block *next, void *self, struct error *err)
 {
     struct file *f = self;
+    int lost = atomic_load(&f->lost);
 
     (void)next;
-    while (!f->readonly && fdatasync(f->fd) < 0)
-        if (errno != EINTR)
-            return error_sys(err, "%s: flush", what(f));
+    while (!f->readonly && !lost && fdatasync(f->fd) < 0) {
+        if (errno == EINTR)
+            continue;
+        lost = errno;
+        atomic_store(&f->lost, lost);
+        return error_sys(err, "%s: flush", what(f));
+    }
+    /* The kernel tells of what it could not write once, and lets the pages go (fsync(2)). */
+    if (lost)
+        return error_set(err, lost,
+                         "%s: flush: an earlier one failed, and what was written is lost", what(f));
     return 0;
 }
 

@@ -120,6 +120,32 @@ UNIT_TEST(mapped_pages_arrive_by_flush_and_by_stop)
 }
 END_TEST
 
+/* The kernel tells of a page that it could not write once, and lets it go: whoever flushes later
+ * must not believe that all is there. */
+UNIT_TEST(what_was_lost_once_is_lost_for_good)
+{
+    struct block *b = open_stack("[{\"type\":\"sparse\",\"size\":8388608},"
+                                 "{\"type\":\"fault\",\"op\":\"write\",\"error\":\"ENOSPC\","
+                                 "\"count\":1}]");
+    struct mount *m = start(b);
+    int fd = open("m/disk", O_RDWR);
+    char *map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    ck_assert(map != MAP_FAILED);
+    OK(mount_flush(m, NULL, &err));
+    memcpy(map + 12345, "abcd", 4);
+    ck_assert_int_eq(mount_flush(m, NULL, &err), -1);
+    memcpy(map + 12345, "efgh", 4); /* which could be written now */
+    ck_assert_int_eq(mount_flush(m, NULL, &err), -1);
+    ck_assert_msg(strstr(err.text, "an earlier one failed") != NULL, "%s", err.text);
+    (void)munmap(map, SIZE);
+    close(fd);
+    ck_assert_int_eq(mount_stop(m, &err), -1);
+    mount_free(m);
+    OK(block_close(b, &err));
+}
+END_TEST
+
 /* What arrives below a mount that somebody has read already, as on a migration's target. */
 UNIT_TEST(what_changed_below_is_read_after_forget)
 {

@@ -110,6 +110,8 @@ static void obey(const char *line, FILE *log, int *given)
         (void)snprintf(text, sizeof(text), "{\"return\": %s, \"id\": %ld}\n", value, id);
         say(text);
     }
+    (void)fprintf(log, "obeyed\n");
+    (void)fflush(log);
     if (strcmp(command, "migrate") == 0)
         write_state(*given);
     if (strcmp(command, "migrate-incoming") == 0) {
@@ -333,16 +335,25 @@ END_TEST
 #define SHORT_MS 200
 
 /* Has a command's answer not come; the next ones' do. */
+/* However late it comes to its turn, it must find what it was told. */
+static void wait_obeyed(unsigned before)
+{
+    while (given("obeyed") == before)
+        (void)usleep(1000);
+}
+
 static void fails_in_time(struct vmm *vmm, int (*act)(struct vmm *, struct error *),
                           const char *command, const char *how)
 {
     uint64_t patient = vmm->timeout_ns;
+    unsigned before = given("obeyed");
 
     tell(command, how, true);
     vmm->timeout_ns = SHORT_MS * MS;
     ck_assert_int_eq(act(vmm, &err), -1);
     ck_assert_int_eq(err.code, ETIMEDOUT);
     ck_assert_int_eq(vmm_state(vmm), VMM_STATE_RUNNING); /* never taken for one that stands */
+    wait_obeyed(before);
     tell(command, how, false);
     vmm->timeout_ns = patient;
 }
@@ -422,11 +433,13 @@ UNIT_TEST(silence_is_no_answer)
     MUST(vmm_pause(vmm, &err));
     fails_in_time(vmm, vmm_resume, "cont", "deaf");
     tell("query-status", "deaf", true);
+    unsigned before = given("obeyed");
     vmm->timeout_ns = SHORT_MS * MS;
     ck_assert_int_eq(vmm_save(vmm, "state", &err), -1);
     ck_assert_msg(strstr(err.text, "not known") != NULL, "%s", err.text);
     ck_assert_int_eq(vmm_state(vmm), VMM_STATE_RUNNING);
     vmm->timeout_ns = patient;
+    wait_obeyed(before);
     tell("query-status", "deaf", false);
     MUST(vmm_save(vmm, "state", &err));
     end(vmm);
